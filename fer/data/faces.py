@@ -201,7 +201,8 @@ class BadRows:
         """
         if self.on_bad == "error":
             raise FerError(
-                f"{where}: {problem}; {setting('data.on_bad', 'skip')} leaves such rows out, counted and listed"
+                f"{in_one_line(str(where))}: {problem}; {setting('data.on_bad', 'skip')} leaves such rows out, counted "
+                "and listed"
             )
         self.messages.append(in_one_line(f"{where}: {problem}"))
 

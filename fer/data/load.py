@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer.config.errors import FerError, setting
-from fer.config.settings import DataSettings, SplitRule
+from fer.config.settings import SPLIT_KEYS, DataSettings, SplitRule
 from fer.data.cache import cached, folder_of
 from fer.data.draws import drawn_folds, drawn_share
 from fer.data.duplicates import near_groups, together
 from fer.data.faces import UNKNOWN, Faces, OnBad
 from fer.data.labels import SPLITS, folder_names
 from fer.data.locate import not_read, recognise, refuse_names
-from fer.data.readers import synthetic, with_colours
+from fer.data.readers import Reader, synthetic, with_colours
 from fer.data.readers.ferplus import VOTES_ALONE, join_votes
 from fer.data.readers.image_folder import NO_NAMES, Names
 from fer.data.readers.pixel_memory import PixelMemory, entered
@@ -80,11 +80,18 @@ def read_path(
     if channels == 3:
         reader = with_colours(reader, name, path, memory_limit_gb)
     uncached = cache is None or name == "ferplus"  # cache entries have no column for votes
-    files = [] if uncached else reader.files(inner)
-    variant = f"{name} {image_size} {on_bad}{sorted(names.items()) if names else ''}{' RGB' * (channels == 3)}"
+    files, reported = ([], []) if uncached else _inputs(reader, inner)
+    given = [inner, *sorted(names.items()), *reported]  # the path is stored in an entry, and the notes are
+    variant = f"{name} {image_size} {on_bad}{given}{' RGB' * (channels == 3)}"
     with entered(PixelMemory(memory_limit_gb, cache)) as memory:
         faces = cached(files, variant, memory, lambda: reader.read(inner, image_size=image_size, on_bad=on_bad))
     return faces.noted(*([] if inner == path else [f"read from {inner}"]), *not_read(path, inner, name, names))
+
+
+def _inputs(reader: Reader, path: Path) -> tuple[list[Path], list[str]]:
+    """Return the files that a reader would open, and its notes on others if it states them beforehand."""
+    inputs = getattr(reader, "inputs", None)
+    return inputs(path) if inputs else (reader.files(path), [])
 
 
 def labelled(faces: Faces, data: DataSettings) -> Faces:
@@ -131,7 +138,11 @@ def assigned_with_notes(faces: Faces, data: DataSettings) -> tuple[NDArray[np.in
 
 def _with_duplicates_together(faces: Faces, data: DataSettings) -> tuple[NDArray[np.int8], list[str]]:
     notes: list[str] = []
-    if data.keep_duplicates_together and data.split != "official":
+    if data.split == "as_given" and (faces.given == 1).any():
+        changed = [key for key in SPLIT_KEYS["as_given"] if getattr(data, key) != getattr(DataSettings, key)]
+        unused = ", ".join(setting(f"data.{key}").removesuffix("=") for key in changed)
+        notes = [f"{unused} without effect: the data have a val of their own, so that none is drawn"] if unused else []
+    elif data.keep_duplicates_together and data.split != "official":
         near = near_groups(faces)
         faces = replace(faces, group=together(faces, near).astype(np.int32))
         count = sum(map(len, near))

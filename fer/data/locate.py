@@ -7,17 +7,16 @@ never replace data by drawn faces. The configuration keeps ``data.path: null``; 
 """
 
 import os
-from contextlib import ExitStack
 from pathlib import Path
 
 from fer.config.errors import FerError, setting
 from fer.config.paths import expand_home
 from fer.data.faces import UNKNOWN, some
 from fer.data.labels import EMOTIONS, class_index, naming
-from fer.data.readers import READERS, Reader, csv_file, image_folder
+from fer.data.readers import READERS, Reader, csv_file, image_folder, jaffe, kdef, parquet
 from fer.data.readers.picture_set import PictureSet
 from fer.data.readers.synthetic import NAME as SYNTHETIC
-from fer.data.readers.table_file import NoFaces, lines_of, open_table, sound, tables_in
+from fer.data.readers.table_file import is_table, tables_in
 
 VARIABLE = "FER_DATA"
 WRAPPERS = 3  # levels of enclosing folders that are searched, as in archive/images/images/train
@@ -107,13 +106,15 @@ def recognise(path: Path, names: image_folder.Names = image_folder.NO_NAMES) -> 
     raise FerError(
         f"{path}: no data set recognised; expected fer2013.csv, icml_face_data.csv or train.csv (also as .gz, .zip, "
         f".tar.gz), or folders named by emotion, below train/ val/ test/ or alone{_folders_instead(inner)}"
+        f"{_archives_instead(inner)}"
     )
 
 
 def _reader_of(folder: Path, names: image_folder.Names) -> tuple[str, Reader] | None:
     """Return the newest reader that recognises a folder or file, and its name.
 
-    Class folders are read in place of tables that hold no faces.
+    Class folders are read in place of tables that hold no faces, and of pictures beside them that a data set's names
+    may have by chance.
     """
     trees = image_folder.named(names)
     for name, reader in READERS.newest_first():
@@ -125,27 +126,21 @@ def _reader_of(folder: Path, names: image_folder.Names) -> tuple[str, Reader] | 
             reader = reader.named(names)
             if not (reader.in_class_folders and reader.has_named(folder)):
                 continue  # what the user says about class folders comes first
-        if reader is csv_file and folder.is_dir() and trees.recognises(folder) and _tables_without_faces(folder):
+        if folder.is_dir() and _gives_way(reader, folder) and trees.recognises(folder):
             continue
         return name, reader
     return None
 
 
-def _tables_without_faces(folder: Path) -> list[str]:
-    """Return the problems of a folder's tables if none of them holds faces, such as lists of pictures; else nothing."""
-    problems = []
-    for file in tables_in(folder):
-        try:
-            with ExitStack() as stack, sound(file):
-                stream, _ = open_table(file, stack)
-                csv_file.header(next(lines_of(stream, file), b""), file)
-        except NoFaces as problem:
-            problems.append(str(problem))
-        except FerError:
-            return []  # damaged, which its reader reports
-        else:
-            return []
-    return problems
+def _gives_way(reader: Reader, folder: Path) -> bool:
+    """Return whether class folders, where there are any, are read in place of what a reader recognises."""
+    return reader in (jaffe.READER, kdef.READER) or bool(_without_faces(reader, folder))
+
+
+def _without_faces(reader: Reader, folder: Path) -> list[str]:
+    """Return the problems of a folder's tables if none of them holds faces; else nothing."""
+    without_faces = getattr(reader, "without_faces", None)
+    return without_faces(folder) if without_faces else []
 
 
 def _wrapped(folder: Path) -> Path | None:
@@ -170,6 +165,12 @@ def _folders_instead(folder: Path) -> str:
         f"; it holds the folders {some(names, 10)}. If each is a class, {setting('data.class_names', example)} says "
         "which; if one is a data set, name it"
     )
+
+
+def _archives_instead(folder: Path) -> str:
+    """Return in words which archives there are instead, and what to do with them; empty for a file."""
+    archives = sorted(file.name for file in folder.iterdir() if is_table(file)) if folder.is_dir() else []
+    return f"; an archive of pictures, such as {some(archives, 2)}, is to be unpacked" if archives else ""
 
 
 def refuse_names(names: image_folder.Names, name: str, reader: Reader, path: Path) -> None:
@@ -208,10 +209,10 @@ def not_read(path: Path, inner: Path, name: str, names: image_folder.Names) -> l
     """
     if not path.is_dir():
         return []
-    problems = _tables_without_faces(inner) if name == "image_tree" else []
-    notes = [f"no faces in a table beside the class folders: {problem}" for problem in problems]
-    folder_reader = name == "image_tree" or isinstance(READERS.get(name), PictureSet)
-    unread = [inner] if not folder_reader and image_folder.recognises(inner) else []
+    notes = _tables_beside(inner) if name == "image_tree" else []
+    reader = READERS.get(name)
+    reads_class_folders = name == "image_tree" or (isinstance(reader, PictureSet) and reader.in_class_folders)
+    unread = [inner] if not reads_class_folders and image_folder.recognises(inner) else []
     if name == "image_tree":
         outside = (folder for split, folder in image_folder.class_folders(inner) if split == UNKNOWN)
         unread += [folder for folder in outside if class_index(folder.name, names) is None and _holds_data(folder)]
@@ -222,6 +223,16 @@ def not_read(path: Path, inner: Path, name: str, names: image_folder.Names) -> l
     if unread:
         shown = some("its class folders" if other == inner else other for other in unread)
         notes.append(f"other data sets there are not read: {shown}; {setting('data.path')} names one of them")
+    return notes
+
+
+def _tables_beside(folder: Path) -> list[str]:
+    """Return notes on the tables beside class folders, which are not read."""
+    problems = [problem for _, reader in READERS.newest_first() for problem in _without_faces(reader, folder)]
+    notes = [f"no faces in a table beside the class folders: {problem}" for problem in problems]
+    known = {*tables_in(folder), *folder.glob(f"*{parquet.SUFFIX}")}
+    if others := sorted(file.name for file in folder.iterdir() if is_table(file) and file not in known):
+        notes.append(f"not read, beside the class folders: {some(others)}")
     return notes
 
 

@@ -331,11 +331,14 @@ def test_two_processes_at_once_both_get_the_table(table, folder, drawn, load, eq
 
 
 def test_the_second_writer_keeps_the_entry_of_the_first(table, folder, drawn, load, equal, caplog):
+    def cached(read):
+        return cache.cached([table], "variant", PixelMemory(folder=folder), read)
+
     def read():
-        load(table, cache=folder)  # another process finishes meanwhile
+        cached(lambda: csv_file.read(table))  # another process finishes meanwhile
         return csv_file.read(table)
 
-    equal(cache.cached([table], "csv 48 error", PixelMemory(folder=folder), read), drawn)
+    equal(cached(read), drawn)
     assert len(entries(folder)) == 1
     assert caplog.text == ""
     assert list(folder.glob(".part-*")) == []

@@ -54,6 +54,18 @@ def test_as_given_with_val_is_taken_as_it_is(faces):
         np.testing.assert_array_equal(assign(split, "as_given", seed=seed, val_fraction=0.3), split.given)
 
 
+@pytest.mark.parametrize("change", [{"val_fraction": 0.3}, {"keep_duplicates_together": True}, {"split_seed": 1}])
+def test_settings_of_a_drawn_val_are_noted_where_the_source_has_one(change, faces):
+    (key,) = change
+    data = DataSettings(split="as_given", **change)
+    splits, notes = assigned_with_notes(given(faces, 300, 50, 0), data)
+    assert (splits == 1).sum() == 50
+    assert len(notes) == 1
+    assert f"data.{key} without effect" in notes[0]
+    assert not any("without effect" in note for note in assigned_with_notes(given(faces, 350, 0, 0), data)[1])
+    assert not assigned_with_notes(given(faces, 300, 50, 0), DataSettings(split="as_given"))[1]
+
+
 def test_as_given_without_val_holds_it_out_of_train(faces, of_classes):
     split = given(faces, 280, 0, 70)
     splits = assign(split, "as_given", seed=0, val_fraction=0.25)

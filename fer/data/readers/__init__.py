@@ -83,6 +83,8 @@ class _InColour:
 
     def __init__(self, reader: Any) -> None:
         self.recognises, self.files = reader.recognises, reader.files
+        if hasattr(reader, "inputs"):
+            self.inputs = reader.inputs
         self._read = reader.read
 
     def read(self, path: Path, *, image_size: int, on_bad: OnBad) -> Faces:

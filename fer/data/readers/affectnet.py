@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from fer.data.crop import Box
-from fer.data.readers.picture_set import Listing, PictureSet, Sample, first_of, published_note
+from fer.data.readers.picture_set import Listing, PictureSet, Sample, first_of, published_note, unlisted_note
 from fer.system.files import opened, why
 
 WORDS = (
@@ -110,16 +110,18 @@ def listed_folders(path: Path) -> Listing:
     """Return the cut-out faces of both folders."""
     listing = Listing(notes=[MEANING])
     for name, split in SETS.items():
+        pictures, annotated = path / name / "images", []
         for file in sorted((path / name / "annotations").glob("*_exp.npy")):
             listing.tables.append(file)
+            annotated.append(pictures / f"{file.name.removesuffix('_exp.npy')}.jpg")
             try:  # a number, or a text of one
                 word = _word(str(np.load(file, allow_pickle=False).item()))
             except (OSError, ValueError, EOFError) as error:
                 listing.add(file, f"holds no emotion's number ({why(error)})")
                 continue
-            picture = path / name / "images" / f"{file.name.removesuffix('_exp.npy')}.jpg"
             problem = f"expected an emotion's number, 0 to {len(WORDS) - 1}"
-            listing.add(file, problem if word is None else Sample(picture, word, split))
+            listing.add(file, problem if word is None else Sample(annotated[-1], word, split))
+        listing.notes += unlisted_note(pictures, annotated, f"{name}/annotations")
     return listing
 
 

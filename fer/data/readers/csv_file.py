@@ -11,6 +11,7 @@ For speed, array operations decode 16 rows at once from ASCII. The fast path acc
 Any other block is read again row by row, and the message names the line and the bad value.
 """
 
+import codecs
 import csv
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -92,7 +93,29 @@ def recognises(path: Path) -> bool:
 
 def files(path: Path) -> list[Path]:
     """Return the files that ``read`` would open."""
-    return [chosen(path)[0]]
+    return inputs(path)[0]
+
+
+def inputs(path: Path) -> tuple[list[Path], list[str]]:
+    """Return the file that ``read`` would open, and its note on others."""
+    file, note = chosen(path)
+    return [file], [note] if note else []
+
+
+def without_faces(folder: Path) -> list[str]:
+    """Return the problems of a folder's tables if none of them holds faces, such as lists of pictures; else nothing."""
+    problems = []
+    for file in tables_in(folder):
+        try:
+            with ExitStack() as stack, sound(file):
+                header(next(lines_of(open_table(file, stack).stream, file), b""), file)
+        except NoFaces as problem:
+            problems.append(str(problem))
+        except FerError:
+            return []  # damaged, which ``read`` reports
+        else:
+            return []
+    return problems
 
 
 def read(path: Path, *, image_size: int = SIDE, on_bad: OnBad = "error") -> Faces:
@@ -101,11 +124,12 @@ def read(path: Path, *, image_size: int = SIDE, on_bad: OnBad = "error") -> Face
     Raises:
         FerError: no table, a damaged file, or with ``on_bad="error"`` a bad row (with file, line and value).
     """
-    file, note = chosen(path)
+    (file,), notes = inputs(path)
     bad = BadRows(on_bad)
     with ExitStack() as stack, sound(file):
-        stream, member = open_table(file, stack)
-        return _read_stream(stream, file, member, bad, [note] if note else [])
+        stream, member, others = open_table(file, stack)
+        also = [f"{member} is read; also in the archive: {some(others)}"] if others else []
+        return _read_stream(stream, file, member, bad, [*notes, *also])
 
 
 def _read_stream(stream: IO[bytes], file: Path, member: str, bad: BadRows, notes: list[str]) -> Faces:
@@ -168,11 +192,16 @@ def header(line: bytes, file: Path) -> Columns:
     text = line.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").strip()
     if text[:1] == "<":
         raise FerError(f"{file}: is a web page, not a table (a login page, perhaps); download it again")
+    if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise FerError(f"{file}: is text in UTF-16; save it as UTF-8")
     names = [name.strip() for name in _split(text)]
     positions = {name.lower(): position for position, name in reversed(list(enumerate(names)))}
     if "pixels" not in positions:
         raise NoFaces(f"{file}, line 1: no column 'pixels'; found {some(names) or 'nothing'}"[:400])
     known = ("pixels", "emotion", "usage")
+    lower = [name.lower() for name in names]
+    if twice := [name for name in known if lower.count(name) > 1]:
+        raise FerError(f"{file}, line 1: has {lower.count(twice[0])} columns {twice[0]!r}; leave the wrong ones out")
     return Columns(
         pixels=positions["pixels"],
         emotion=positions.get("emotion"),

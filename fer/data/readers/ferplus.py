@@ -21,9 +21,11 @@ from fer.config.errors import FerError, setting
 from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source
 from fer.data.labels import FERPLUS_COLUMNS, SPLITS, USAGES, emotion_index
 from fer.data.readers.images import PictureError, read_picture
+from fer.data.readers.picture_set import pictures_in, unlisted_note
 from fer.system.files import opened_text
 from fer.system.text import plural
 
+LABELS = "label.csv"
 VOTES_ALONE = "votes, no labels"  # value of Source.labels
 FOLDERS = {"FER2013Train": 0, "FER2013Valid": 1, "FER2013Test": 2}
 
@@ -37,7 +39,7 @@ LEAST_AGREEMENT, SEQUENCE = 0.4, 100
 
 def recognises(path: Path) -> bool:
     """Return whether ``path`` contains folders of the FER+ generator."""
-    return path.is_dir() and any((path / folder / "label.csv").is_file() for folder in FOLDERS)
+    return path.is_dir() and any((path / folder / LABELS).is_file() for folder in FOLDERS)
 
 
 def files(path: Path) -> list[Path]:
@@ -56,13 +58,14 @@ def read(path: Path, *, image_size: int = 48, on_bad: OnBad = "error") -> Faces:
         FerError: no usable face; with ``on_bad="error"`` a bad row or picture.
     """
     bad = BadRows(on_bad)
+    notes = [note for folder in FOLDERS for note in _unlisted(path / folder, bad)]
     images: list[NDArray[np.uint8]] = []
     votes: list[list[int]] = []
     official: list[int] = []
     rows: list[int] = []
     row = 0
     for folder, split in FOLDERS.items():
-        for where, fields in _label_rows(path / folder / "label.csv"):
+        for where, fields in _label_rows(path / folder / LABELS):
             face = _face(where, fields, path / folder, image_size, bad)
             if face is not None:
                 images.append(face[0])
@@ -80,8 +83,16 @@ def read(path: Path, *, image_size: int = 48, on_bad: OnBad = "error") -> Faces:
         given=splits,
         rows=np.array(rows, np.int64),
         votes=np.array(votes, np.uint8),
-        source=Source("ferplus", "FER+ folders", str(path), labels=VOTES_ALONE, skipped=tuple(bad.messages)),
+        source=Source("ferplus", "FER+ folders", str(path), VOTES_ALONE, tuple(notes), tuple(bad.messages)),
     )
+
+
+def _unlisted(folder: Path, bad: BadRows) -> Iterator[str]:
+    """Yield a note on pictures that the folder's ``label.csv`` does not name; pictures without that file are bad."""
+    if (folder / LABELS).is_file():
+        yield from unlisted_note(folder, (folder / fields[0] for _, fields in _label_rows(folder / LABELS)), LABELS)
+    elif count := len(pictures_in(folder)):
+        bad.add(folder, f"{plural(count, 'picture')} without votes, since its {LABELS} is missing")
 
 
 def _label_rows(file: Path) -> Iterable[tuple[str, list[str]]]:

@@ -8,7 +8,7 @@ official split by their name.
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -214,9 +214,13 @@ def _notes(listing: Listing, path: Path) -> list[str]:
 def unused_names(path: Path, names: Names) -> list[str]:
     """Return a note on names of ``data.class_names`` that no class folder in a data folder has, if there are any."""
     found = {folder_key(folder.name) for _, folder in class_folders(path)}
-    unused = sorted(set(names) - found)
+    return unused_note("class folder is named", set(names) - found)
+
+
+def unused_note(what: str, unused: Collection[str]) -> list[str]:
+    """Return a note on names of ``data.class_names`` that nothing has, if there are any; ``what`` could have them."""
     option = setting("data.class_names").removesuffix("=")
-    return [f"no class folder is named {some(unused)}, as {option} says"] if unused else []
+    return [f"no {what} {some(sorted(unused))}, as {option} says"] if unused else []
 
 
 def official_split(stem: str) -> tuple[int, bool]:
@@ -280,10 +284,16 @@ def _list(path: Path, names: Names) -> Listing:
 def _of_class(split: int, folder: Path, names: Names) -> Listing:
     """List one class folder."""
     listing, target = Listing(), class_index(folder.name, names)
-    if target is None:
-        # no deeper: it may be a folder of anything, such as results, that lies beside the class folders
+    if target is None and (split == UNKNOWN or folder.is_symlink()):
+        # no deeper: it may be a folder of anything, such as results, that lies beside the class folders, or a loop
         inside = (entry for inner in (folder, *subfolders(folder)) for entry in sorted(inner.iterdir()))
         listing.unknown += [Unknown(entry, folder) for entry in inside if named_as_picture(entry.name)]
+        return listing
+    if target is None:
+        pictures = _pictures_in(folder)
+        listing.unknown += [Unknown(entry, folder) for entry in pictures]
+        if not pictures and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+            listing.ignored.append(folder)  # such as one of pictures in a format that is not read
         return listing
     with os.scandir(folder) as entries:
         ordered = sorted(entries, key=lambda entry: entry.name)

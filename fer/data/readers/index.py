@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FILE = "pictures.parquet"
-VERSION = b"1"  # raise it when the meaning of a column changes
+VERSION = b"2"  # raise it when the meaning of a column changes
 BOX = ("x", "y", "width", "height")
 COMING = 16  # takes that may be under way
 LEAST = 16  # pictures of a request: fewer would cost more on the way than in the decoder
@@ -57,7 +57,7 @@ class State:
     mtime: NDArray[np.int64]
 
 
-def states(files: Sequence[str | Path]) -> State:
+def states(files: Sequence[bytes]) -> State:
     """Return the states of files.
 
     Raises:
@@ -69,7 +69,7 @@ def states(files: Sequence[str | Path]) -> State:
             stat = os.stat(file)
         except OSError as error:
             raise FerError(
-                f"{file}: was removed since the folder was scanned ({error.strerror}); start again"
+                f"{os.fsdecode(file)}: was removed since the folder was scanned ({error.strerror}); start again"
             ) from error
         numbers[:, index] = stat.st_size, stat.st_mtime_ns
     return State(*numbers)
@@ -90,10 +90,10 @@ def write(file: Path, faces: Faces, cuts: Sequence[Cut], digests: NDArray[np.uin
     import pyarrow as pa
     from pyarrow import parquet
 
-    paths, boxes = [str(cut.picture) for cut in cuts], [cut.box for cut in cuts]
+    paths, boxes = [os.fsencode(cut.picture) for cut in cuts], [cut.box for cut in cuts]
     state = states(paths)
     columns: dict[str, Any] = {
-        "path": paths,
+        "path": pa.array(paths, pa.binary()),  # a name of a file need not be text
         "whole": [cut.whole for cut in cuts],
         **{side: pa.array([box and getattr(box, side) for box in boxes], pa.float64()) for side in BOX},
         "size": state.size,
@@ -149,7 +149,7 @@ class Pictures:
             decoded = (face for request in coming or self._requests(indices) for face in request.result())
         for position, face in enumerate(decoded):
             if face.pixels is None:
-                path = self._paths[int(indices[position])]
+                path = os.fsdecode(self._paths[int(indices[position])].as_py())
                 raise FerError(f"{path}: was readable when the folder was scanned, and is not now: {face.problem}")
             faces[position] = face.pixels
         return faces
@@ -171,10 +171,10 @@ class Pictures:
         now = states(paths)
         changed = (now.size != self._state.size[indices]) | (now.mtime != self._state.mtime[indices])
         if changed.any():
-            raise FerError(f"{paths[int(changed.argmax())]}: has changed since the start; start again")
+            raise FerError(f"{os.fsdecode(paths[int(changed.argmax())])}: has changed since the start; start again")
         boxes = (None if np.isnan(box[0]) else Box(*box) for box in self._boxes[indices].tolist())
         whole = self._whole[indices].tolist()
-        return [Cut(Path(path), box, taken) for path, box, taken in zip(paths, boxes, whole, strict=True)]
+        return [Cut(Path(os.fsdecode(path)), box, taken) for path, box, taken in zip(paths, boxes, whole, strict=True)]
 
 
 def _read(file: Path) -> "pa.Table":

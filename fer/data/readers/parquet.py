@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fer.config.errors import FerError, setting
 from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source
-from fer.data.labels import FERPLUS_EMOTIONS, SPLIT_FOLDERS, emotion_index
-from fer.data.readers.image_folder import Names, official_split, reshuffled_notes
+from fer.data.labels import FERPLUS_EMOTIONS, SPLIT_FOLDERS, emotion_index, folder_key
+from fer.data.readers.image_folder import Names, official_split, reshuffled_notes, unused_note
 from fer.data.readers.picture_set import Sample, read_samples
+from fer.data.readers.table_file import NoFaces
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,11 +39,15 @@ class Columns(NamedTuple):
         picture: name of the column of pictures.
         label: name of the column of labels.
         words: number -> word of the labels; empty where the labels are words themselves.
+        names: word -> emotion of the labels that are words, by ``data.class_names``.
+        labels: as ``data.class_names`` may know them; those of the rows are added as they are read.
     """
 
     picture: str
     label: str
     words: Mapping[int, str]
+    names: Names
+    labels: set[str]
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,22 @@ class Parquet:
         parts = (_samples(*opened, bad, row) for opened, row in zip(files, first, strict=False))
         samples, rows = chain.from_iterable(parts), sum(table.metadata.num_rows for _, table, _ in files)
         faces = read_samples(samples, rows, source, image_size, bad, channels)
-        return faces.noted(*reshuffled_notes(faces.given))
+        labels = {label for _, _, columns in files for label in columns.labels}
+        return faces.noted(*reshuffled_notes(faces.given), *unused_note("label is", set(self.names) - labels))
+
+    def without_faces(self, folder: Path) -> list[str]:
+        """Return the problems of a folder's files if none has pictures, such as lists of them; else nothing."""
+        problems = []
+        for file in self.files(folder):
+            try:
+                self._opened(file)
+            except NoFaces as problem:
+                problems.append(str(problem))
+            except FerError:
+                return []  # reported as it is read
+            else:
+                return []
+        return problems
 
     def _opened(self, file: Path) -> "tuple[ParquetFile, Columns]":
         """Return a file and its columns.
@@ -106,30 +126,33 @@ def _columns(file: Path, schema: "pa.Schema", names: Names) -> Columns:
     """Return the columns of a file, the meaning of its labels included.
 
     Raises:
-        FerError: it has no pictures, no labels, or numbers without class names.
+        NoFaces: it has no pictures.
+        FerError: it has no labels, or numbers without class names.
     """
     features = _features(schema.metadata or {})
     picture = _column(schema.names, features, "Image", PICTURES)
     label = _column(schema.names, features, "ClassLabel", LABELS)
     if picture is None or label is None:
         missing, known = ("pictures", PICTURES) if picture is None else ("labels", LABELS)
-        raise FerError(f"{file}: has no column of {missing} ({', '.join(known)}); found {', '.join(schema.names)}")
+        error = NoFaces if picture is None else FerError
+        raise error(f"{file}: has no column of {missing} ({', '.join(known)}); found {', '.join(schema.names)}")
     kind = str(schema.field(label).type)
     if kind in ("string", "large_string"):
-        return Columns(picture, label, {})
+        return Columns(picture, label, {}, names, set())
     if not re.fullmatch(r"u?int\d+", kind):
         raise FerError(f"{file}: the column {label!r} is of {kind}; expected whole numbers or words")
     given = {int(number): word for number, word in names.items() if number.isdecimal()}
     stated = features.get(label, {}).get("names")
     words = dict(enumerate(map(str, stated))) if isinstance(stated, list) else {}
-    words = {**words, **given}
+    labels = {folder_key(word) for word in words.values()}
+    words = {number: names.get(folder_key(word), word) for number, word in words.items()} | given
     if not any(emotion_index(word, FERPLUS_EMOTIONS) is not None for word in words.values()):
         example = setting("data.class_names", "{0:angry,1:disgust,...}")
         raise FerError(
             f"{file}: its labels are numbers, and its schema does not name their emotions. Copies of a data set differ "
             f"in their order; state it with {example}"
         )
-    return Columns(picture, label, words)
+    return Columns(picture, label, words, {}, labels)
 
 
 def _features(metadata: Mapping[bytes, bytes]) -> dict[str, dict[str, object]]:
@@ -153,7 +176,8 @@ def _column(
 
 def _meaning(columns: Columns) -> str:
     if not columns.words:
-        return f"labels are the words of the column {columns.label!r}"
+        meaning = "".join(f", {word} means {emotion}" for word, emotion in sorted(columns.names.items()))
+        return f"labels are the words of the column {columns.label!r}{meaning}"
     return f"labels mean {', '.join(f'{number} {word}' for number, word in sorted(columns.words.items()))}"
 
 
@@ -171,7 +195,7 @@ def _samples(file: Path, table: "ParquetFile", columns: Columns, bad: BadRows, f
             for values in batch.to_pylist():
                 where = f"{file}, row {row}"
                 row += 1
-                sample = _sample(values[columns.picture], values[columns.label], columns.words, split, where)
+                sample = _sample(values[columns.picture], values[columns.label], columns, split, where)
                 if isinstance(sample, str):
                     bad.add(where, sample)
                 else:
@@ -180,15 +204,17 @@ def _samples(file: Path, table: "ParquetFile", columns: Columns, bad: BadRows, f
         raise FerError(f"{file}: damaged ({error}); download it again") from error
 
 
-def _sample(picture: object, label: object, words: Mapping[int, str], split: int, where: str) -> Sample | str:
+def _sample(picture: object, label: object, columns: Columns, split: int, where: str) -> Sample | str:
     """Return the face of a row, or its problem."""
     name = str(picture.get("path") or "") if isinstance(picture, dict) else ""
     contents = picture.get("bytes") if isinstance(picture, dict) else picture
     if not isinstance(contents, bytes):
         return "has no bytes of a picture"
-    word = words.get(label) if isinstance(label, int) else label
+    columns.labels.add(folder_key(str(label)))
+    word = columns.words.get(label) if isinstance(label, int) else label
     if not isinstance(word, str):
-        return f"label is {label!r}; it is one of {', '.join(map(str, sorted(words))) or 'the emotions'}"
+        return f"label is {label!r}; it is one of {', '.join(map(str, sorted(columns.words))) or 'the emotions'}"
+    word = columns.names.get(folder_key(word), word)
     official, _ = official_split(Path(name).stem)
     return Sample(contents, word, split, official=official, where=where)
 

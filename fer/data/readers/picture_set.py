@@ -117,9 +117,14 @@ class PictureSet:
 
     def files(self, path: Path) -> list[Path]:
         """Return the files that ``read`` would open."""
+        return self.inputs(path)[0]
+
+    def inputs(self, path: Path) -> tuple[list[Path], list[str]]:
+        """Return the files that ``read`` would open, and its notes on others."""
         listing = self._listing(path)
         pictures = dict.fromkeys(sample.picture for sample in listing.samples)
-        return [file for file in (*listing.tables, *pictures) if isinstance(file, Path) and file.is_file()]
+        files = [file for file in (*listing.tables, *pictures) if isinstance(file, Path) and file.is_file()]
+        return files, listing.notes
 
     def read(self, path: Path, *, image_size: int = 48, on_bad: OnBad = "error", channels: int = 1) -> Faces:
         """Read every face with an emotion as (image_size, image_size) grey; contempt is an eighth class.
@@ -297,3 +302,16 @@ def ignored_note(files: Iterable[Path]) -> Iterator[str]:
     """Yield a note on pictures whose names are not the data set's, if there are any."""
     if names := [file.name for file in files]:
         yield f"{plural(len(names), 'picture')} with other names than the data set's ignored: {some(names, 2)}"
+
+
+def unlisted_note(folder: Path, listed: Iterable[Path | bytes], table: str) -> Iterator[str]:
+    """Yield a note on the pictures in a folder that its table does not name, if there are any.
+
+    Args:
+        folder: of the pictures.
+        listed: pictures that the table names.
+        table: the table in words.
+    """
+    if more := sorted(set(pictures_in(folder)) - set(listed)):
+        names = (picture.name for picture in more)
+        yield f"{plural(len(more), 'picture')} of {folder.name} ignored, not in {table}: {some(names, 2)}"

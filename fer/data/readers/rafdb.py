@@ -21,6 +21,7 @@ from fer.data.readers.picture_set import (
     lines_of,
     pictures_in,
     published_note,
+    unlisted_note,
 )
 
 EMOTIONS = ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral")  # RAF-DB's 1 to 7
@@ -52,7 +53,7 @@ def listed(path: Path) -> Listing:
     table = _table(path)
     listing = _of_copy(path) if table is None else _of_table(table)
     meaning = ", ".join(f"{number} {name}" for number, name in enumerate(EMOTIONS, start=1))
-    listing.notes = [f"digits are RAF-DB's: {meaning}", published_note(len(listing.samples), PUBLISHED, "pictures")]
+    listing.notes[:0] = [f"digits are RAF-DB's: {meaning}", published_note(len(listing.samples), PUBLISHED, "pictures")]
     return listing
 
 
@@ -60,6 +61,7 @@ def _of_table(table: Path) -> Listing:
     listing, pictures = Listing(tables=[table]), table.parent.parent / "Image" / "aligned"
     for where, line in lines_of(table):
         listing.add(where, _sample(line, pictures))
+    listing.notes += unlisted_note(pictures, (sample.picture for sample in listing.samples), table.name)
     return listing
 
 

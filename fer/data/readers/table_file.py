@@ -10,10 +10,11 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from fer.config.errors import FerError
 from fer.data.faces import some
+from fer.data.readers.images import named_as_picture
 from fer.system.files import POINTER, is_pointer, opened
 
 SUFFIXES = (".csv", ".csv.gz", ".zip", ".tar.gz", ".tgz")
@@ -61,7 +62,7 @@ def _contains_table(file: Path) -> bool:
     if not zipfile.is_zipfile(file):
         return False
     with sound(file), zipfile.ZipFile(file) as archive:
-        return any(_rank(Path(name).name) is not None for name in archive.namelist())
+        return any(_rank(Path(name).name) is not None for name in archive.namelist() if not _is_hidden(name))
 
 
 def _rank(name: str) -> int | None:
@@ -84,11 +85,26 @@ def chosen(path: Path) -> tuple[Path, str]:
     return tables[0], f"{tables[0].name} is read; also in the folder: {unused}" if unused else ""
 
 
-def open_table(file: Path, stack: ExitStack) -> tuple[IO[bytes], str]:
-    """Return a binary stream of the table, and the table's name.
+class Opened(NamedTuple):
+    """A table that can be read.
+
+    Args:
+        stream: its bytes.
+        name: its name.
+        others: further tables of the archive that it is in.
+    """
+
+    stream: IO[bytes]
+    name: str
+    others: Sequence[str] = ()
+
+
+def open_table(file: Path, stack: ExitStack) -> Opened:
+    """Return a stream of the table.
 
     Raises:
-        FerError: the contents do not match the suffix of the file, or an archive contains no table.
+        FerError: the contents do not match the suffix of the file, or an archive contains no table, or several of the
+            same name.
     """
     raw = stack.enter_context(opened(file))
     name, magic = file.name.lower(), raw.read(4)
@@ -102,18 +118,18 @@ def open_table(file: Path, stack: ExitStack) -> tuple[IO[bytes], str]:
     if kind != expected:
         raise FerError(f"{file}: is named as {expected} but holds {kind}; rename it to the suffix of its contents")
     if kind == "text":
-        return raw, file.name
+        return Opened(raw, file.name)
     if kind == "zip":
         return _open_zip(file, stack)
     if name.endswith((".tar.gz", ".tgz")):
         return _open_tar(raw, file, stack)
-    return io.BufferedReader(stack.enter_context(gzip.open(raw))), file.name[: -len(".gz")]
+    return Opened(io.BufferedReader(stack.enter_context(gzip.open(raw))), file.name[: -len(".gz")])
 
 
-def _open_zip(file: Path, stack: ExitStack) -> tuple[IO[bytes], str]:
+def _open_zip(file: Path, stack: ExitStack) -> Opened:
     try:
         archive = stack.enter_context(zipfile.ZipFile(file))
-        member = _best_member([entry for entry in archive.namelist() if not entry.endswith("/")], file)
+        member, others = _best_member([entry for entry in archive.namelist() if not entry.endswith("/")], file)
         opened = stack.enter_context(archive.open(member))
     except RuntimeError as error:  # encrypted, or an unknown compression
         raise FerError(f"{file}: cannot be unpacked ({error}); unpack it by hand") from error
@@ -121,30 +137,43 @@ def _open_zip(file: Path, stack: ExitStack) -> tuple[IO[bytes], str]:
         raise zipfile.BadZipFile(str(error)) from error
     stream = io.BufferedReader(opened, 1 << 20)  # type: ignore[type-var]
     if member.lower().endswith(".tar.gz"):  # Kaggle's archive contains fer2013.tar.gz and other tables
-        return _open_tar(stream, file, stack)
-    return stream, Path(member).name
+        inner = _open_tar(stream, file, stack)
+        return inner._replace(others=[*inner.others, *others])
+    return Opened(stream, Path(member).name, others)
 
 
-def _open_tar(stream: IO[bytes], file: Path, stack: ExitStack) -> tuple[IO[bytes], str]:
+def _open_tar(stream: IO[bytes], file: Path, stack: ExitStack) -> Opened:
     unpacked = stack.enter_context(gzip.open(stream))
     while unpacked.read(1 << 20):  # to the end, where gzip checks its checksum; tarfile stops before it
         _refuse_bomb(unpacked.tell(), file)
     unpacked.seek(0)
     archive = stack.enter_context(tarfile.open(fileobj=unpacked, mode="r:"))
-    member = _best_member([entry.name for entry in archive.getmembers() if entry.isfile()], file)
+    member, others = _best_member([entry.name for entry in archive.getmembers() if entry.isfile()], file)
     extracted = archive.extractfile(member)
     assert extracted is not None  # a plain file, by the filter above
-    return stack.enter_context(extracted), Path(member).name
+    return Opened(stack.enter_context(extracted), Path(member).name, others)
 
 
-def _best_member(names: Sequence[str], file: Path) -> str:
-    ranked = [(rank, name) for name in names if (rank := _rank(Path(name).name)) is not None]
+def _best_member(names: Sequence[str], file: Path) -> tuple[str, list[str]]:
+    """Return the table to read among the files of an archive, and the names of its other tables."""
+    names = [name for name in names if not _is_hidden(name)]
+    ranked = sorted((rank, name) for name in names if (rank := _rank(Path(name).name)) is not None)
     if ranked:
-        return min(ranked)[1]
+        best = [name for rank, name in ranked if rank == ranked[0][0]]
+        if len(best) > 1:
+            raise FerError(f"{file}: holds several tables of one name: {some(best)}; unpack it and name one of them")
+        return best[0], [Path(name).name for _, name in ranked[1:]]
     tables = [name for name in names if name.lower().endswith(".csv")]
     if len(tables) == 1:
-        return tables[0]
+        return tables[0], []
+    if pictures := [name for name in names if named_as_picture(name)]:
+        raise NoFaces(f"{file}: holds pictures, such as {pictures[0]}; unpack it and name the folder")
     raise NoFaces(f"{file}: holds none of {', '.join(PRECEDENCE)}; it holds {some(names) or 'nothing'}")
+
+
+def _is_hidden(name: str) -> bool:
+    """Return whether a file in an archive is hidden, as those that a Mac adds."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in Path(name).parts)
 
 
 def lines_of(stream: IO[bytes], file: Path) -> Iterator[bytes]:

@@ -284,7 +284,7 @@ NO_TABLE = {
     "login page after a BOM": (b"\xef\xbb\xbf\r\n<html>"[:3] + b" <html>\n", "is a web page"),
     "no column pixels": (b"emotion,Usage\n0,Training\n", "line 1: no column 'pixels'; found emotion, Usage"),
     "semicolons": (b"emotion;pixels;Usage\n", "no column 'pixels'; found emotion;pixels;Usage"),
-    "UTF-16": ("emotion,pixels,Usage\n".encode("utf-16"), "no column 'pixels'"),
+    "UTF-16": ("emotion,pixels,Usage\n".encode("utf-16"), "is text in UTF-16; save it as UTF-8"),
     "no header": (b"0,1 2 3,Training\n", "no column 'pixels'"),
     "line ends of old": (b"emotion,pixels,Usage\r0,1 2 3,Training\r", "no column 'pixels'"),
     "one line of 200 kB": (b'"' + b"x" * 200_000, "line 1: is longer than 100,000 bytes"),
@@ -436,8 +436,43 @@ def test_a_zip_without_a_table_says_what_it_holds(tmp_path, load):
     with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
         archive.writestr("train/angry/1.jpg", b"")
         archive.writestr("train/happy/2.jpg", b"")
-    with pytest.raises(FerError, match=r"it holds train/angry/1.jpg, train/happy/2.jpg"):
+        archive.writestr("__MACOSX/train/._1.csv", b"")
+    with pytest.raises(FerError, match=r"archive.zip: holds pictures, such as train/angry/1.jpg; unpack"):
         load(tmp_path / "archive.zip")
+    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
+        archive.writestr("readme.txt", b"")
+    with pytest.raises(FerError, match=r"it holds readme.txt"):
+        load(tmp_path / "archive.zip")
+
+
+def test_hidden_files_of_an_archive_are_none_of_its_tables(table, load, tmp_path, drawn, equal):
+    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
+        archive.write(table, "faces.csv")
+        archive.writestr("__MACOSX/._faces.csv", b"")
+    faces = load(tmp_path / "archive.zip")
+    equal(faces, drawn)
+    assert not any("archive" in note for note in faces.source.notes)
+
+
+def test_other_tables_of_an_archive_are_noted_and_two_of_one_name_refused(lines, load, tmp_path):
+    file = tmp_path / "archive.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in ("train.csv", "x/test.csv"):
+            archive.writestr(name, "\n".join(lines(count=20)))
+    [note] = [note for note in load(file).source.notes if "archive" in note]
+    assert "train.csv is read" in note
+    assert "test.csv" in note.partition(":")[2]
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("y/train.csv", "\n".join(lines(count=10)))
+    with pytest.raises(FerError, match=r"archive.zip: .*several.*train.csv, y/train.csv; unpack"):
+        load(file)
+
+
+@pytest.mark.parametrize("name", ["Emotion", "usage", " PIXELS"])
+def test_a_column_that_is_there_twice_is_named(name, lines, write, load, tmp_path):
+    path = write(tmp_path / "fer2013.csv", lines(("emotion", name, "pixels", "Usage"), count=20))
+    with pytest.raises(FerError, match=rf"line 1: has 2 columns '{name.strip().lower()}'"):
+        load(path)
 
 
 def test_bad_rows_in_an_archive_are_named_by_line(bad_table, load):

@@ -1,6 +1,7 @@
 """FER+: votes joined by row whatever was skipped, never to the wrong table; its generator's folders."""
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -225,6 +226,19 @@ def test_generated_folders_have_contempt_beside_another_set(generated, tmp_path)
         first = tmp_path / first
         data = DataSettings(path=str(first), more=[{"path": str(second)}], classes=8, split="holdout", cache=None)
         assert len(read_sets(data).faces.classes) == 8
+
+
+def test_pictures_without_votes_are_an_error_or_counted(generated, load):
+    shutil.copy(next((generated / FOLDERS[0]).glob("*.png")), generated / FOLDERS[0] / "more.png")
+    [note] = load(generated).source.notes
+    assert "1 picture of FER2013Train" in note
+    assert "more.png" in note
+    (generated / FOLDERS[2] / "label.csv").unlink()
+    with pytest.raises(FerError, match=r"FER2013Test: 7 pictures without votes.*label\.csv.*data\.on_bad=skip"):
+        load(generated)
+    faces = load(generated, on_bad="skip")
+    assert set(faces.given) == {0, 1}
+    assert len(faces.source.skipped) == 1
 
 
 def test_generated_folders_keep_their_votes_with_a_cache(generated, tmp_path, load):

@@ -45,9 +45,9 @@ def test_an_archive_of_pictures_beside_the_unpacked_pictures_is_ignored(name, tm
 def test_an_archive_of_pictures_alone_is_named(tmp_path):
     with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
         archive.writestr("train/angry/Training_1.jpg", b"")
-    with pytest.raises(FerError, match="no data set recognised"):
+    with pytest.raises(FerError, match=r"no data set recognised.*archive\.zip.*unpacked"):
         load(tmp_path)
-    with pytest.raises(FerError, match="it holds train/angry"):
+    with pytest.raises(FerError, match=r"such as train/angry.*unpack"):
         load(tmp_path / "archive.zip")
 
 

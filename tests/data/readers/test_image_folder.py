@@ -270,6 +270,17 @@ def test_pictures_in_a_folder_of_unknown_name_are_named_and_counted(tree, load):
     assert (len(faces), len(faces.source.skipped)) == (70, 2)
 
 
+def test_folders_of_unknown_name_within_a_split_are_searched_to_the_end(tree, load):
+    deep = tree / "train" / "boredom" / "a" / "b"
+    deep.mkdir(parents=True)
+    shutil.copy(next(tree.rglob("*.png")), deep / "1.png")
+    with pytest.raises(FerError, match=r"boredom.*a.b.1\.png.*data\.class_names"):
+        load(tree)
+    assert len(load(tree, on_bad="skip").source.skipped) == 1
+    (deep / "1.png").rename(deep / "1.heic")
+    assert any("boredom" in note and note.startswith("1 ignored") for note in load(tree).source.notes)
+
+
 def test_the_name_of_a_split_that_is_unknown_is_the_one_to_change(tree, load):
     (tree / "val").rename(tree / "dev")
     with pytest.raises(FerError, match=r"dev/\w+/\d+.png: .* 'dev', no split's folder; expected train, val or test"):

@@ -278,6 +278,56 @@ def test_parquet_without_class_names_is_refused_unless_they_are_given(hub, load,
     np.testing.assert_array_equal(faces.targets, drawn.targets[:10])
 
 
+def test_names_are_taken_for_words_of_parquet_too(tmp_path, drawn):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    images = [png(drawn.images[row]) for row in range(3)]
+    pq.write_table(pa.table({"image": images, "label": ["Joyful", "0", "sad"]}), tmp_path / "train.parquet")
+    given = {"joyful": "happy", "0": "angry", "other": "fear"}
+    faces = read_path(tmp_path, image_size=48, on_bad="error", cache=None, names=given)
+    assert names(faces) == ["happy", "angry", "sad"]
+    assert "joyful means happy" in notes(faces)
+    assert "other, as data.class_names says" in notes(faces)
+
+
+def test_names_are_taken_for_the_words_of_a_schema_too(hub, drawn):
+    words = ["Wut" if name == "angry" else name for name in EMOTIONS]
+    faces = read_path(hub(words), image_size=48, on_bad="error", cache=None, names={"wut": "angry", "5": "fear"})
+    expected = ["fear" if EMOTIONS[drawn.targets[row]] == EMOTIONS[5] else EMOTIONS[drawn.targets[row]]
+                for row in (*range(10, 20), *range(10))]  # fmt: skip
+    assert names(faces) == expected
+    assert "no label is" not in notes(faces)
+
+
+def test_the_path_of_parquet_files_is_the_one_that_was_given(hub, load, tmp_path):
+    folder = hub(list(EMOTIONS), files=("train",)) / "data"
+    for path in (folder, folder / "train.parquet"):
+        source = load(path, cache=tmp_path / "cache").source
+        assert (source.path, source.name) == (str(path), path.stem)
+
+
+def test_pictures_added_later_are_noted_in_spite_of_the_cache(face, load, tmp_path):
+    for number in range(3):
+        face(tmp_path / "jaffe" / f"KA.AN{number}.{number}.png")
+    assert "other names" not in notes(load(tmp_path / "jaffe", cache=tmp_path / "cache"))
+    face(tmp_path / "jaffe" / "other.png")
+    assert "1 picture with other names" in notes(load(tmp_path / "jaffe", cache=tmp_path / "cache"))
+
+
+def test_pictures_that_no_table_names_are_counted(face, load, tmp_path):
+    written(tmp_path / "raf" / "EmoLabel" / "list_patition_label.txt", "train_00001.jpg 4")
+    for number in (1, 2, 3):
+        face(tmp_path / "raf" / "Image" / "aligned" / f"train_0000{number}_aligned.jpg")
+    assert "2 pictures of aligned ignored, not in list_patition_label.txt" in notes(load(tmp_path / "raf"))
+    folder = tmp_path / "affect" / "train_set"
+    for number in (0, 1):
+        face(folder / "images" / f"{number}.jpg")
+    (folder / "annotations").mkdir()
+    np.save(folder / "annotations" / "0_exp.npy", np.array(3))
+    assert "1 picture of images ignored, not in train_set/annotations: 1.jpg" in notes(load(tmp_path / "affect"))
+
+
 def test_parquet_damaged_or_without_pyarrow_is_one_line(hub, load, monkeypatch):
     folder = hub(list(FERPLUS_EMOTIONS), files=("train",))
     file = folder / "data" / "train.parquet"

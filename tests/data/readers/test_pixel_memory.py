@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import shutil
 import threading
 from dataclasses import replace
@@ -54,6 +55,15 @@ def settings(tree, tmp_path, monkeypatch):
         return DataSettings(**{**common, "cache": folder, "memory_limit_gb": limit, **changes})
 
     return of
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of files are bytes there alone")
+def test_a_name_that_is_no_text_is_one_of_a_picture_too(settings, tree):
+    file = next(tree.rglob("*.png"))
+    os.rename(file, os.path.join(os.fsencode(file.parent), b"\xff\xfe.png"))
+    expected = read_faces(settings("memory"))
+    found = read_faces(settings("on demand"))
+    np.testing.assert_array_equal(taken(found.images, np.arange(len(found))), expected.images)
 
 
 def module(settings, seed=3):
@@ -248,7 +258,7 @@ def test_a_damaged_index_is_built_again(fault, settings, tmp_path, monkeypatch, 
     elif fault == "gone":
         file.unlink()
     else:
-        monkeypatch.setattr(index, "VERSION", b"2")
+        monkeypatch.setattr(index, "VERSION", b"another")
     faces = read_faces(settings("on demand"))
     assert "damaged" in caplog.text
     np.testing.assert_array_equal(np.asarray(faces.images), read_faces(settings("memory")).images)

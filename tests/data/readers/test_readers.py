@@ -108,6 +108,49 @@ def test_class_folders_are_read_beside_a_table_without_faces(text, says, tmp_pat
     assert says in faces.source.notes[-1]
 
 
+def test_class_folders_are_read_beside_a_list_of_pictures(tmp_path, plant, drawn, load, class_name):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"file": ["0.png"], "label": ["angry"]}), tmp_path / "metadata.parquet")
+    with pytest.raises(FerError, match="no column of pictures"):
+        load(tmp_path)
+    plant(tmp_path, drawn, lambda faces, row: f"train/{class_name(faces, row)}/{row}.png")
+    (tmp_path / "labels.csv").write_text("file,label\n")
+    faces = load(tmp_path)
+    assert (len(faces), faces.source.layout) == (70, "image tree")
+    assert "metadata.parquet" in faces.source.notes[-2]
+    assert "labels.csv" in faces.source.notes[-1]
+
+
+@pytest.mark.parametrize("name", ["KA.AN1.39.png", "AF01ANS.JPG"])
+def test_a_stray_picture_of_a_data_sets_name_takes_no_class_folders(name, tmp_path, plant, drawn, load, class_name):
+    plant(tmp_path, drawn, lambda faces, row: f"train/{class_name(faces, row)}/{row}.png")
+    shutil.copy(next(tmp_path.rglob("0.png")), tmp_path / name)
+    faces = load(tmp_path)
+    assert (len(faces), faces.source.layout) == (70, "image tree")
+    assert any(name in note for note in faces.source.notes)
+
+
+def test_class_folders_beside_another_data_set_are_noted(tmp_path, plant, drawn, load, class_name, expw_folder):
+    plant(expw_folder, drawn, lambda faces, row: f"train/{class_name(faces, row)}/{row}.png")
+    faces = load(expw_folder)
+    assert faces.source.name == "expw"
+    assert "its class folders" in faces.source.notes[-1]
+
+
+def test_notes_and_the_path_are_those_of_the_data_whatever_was_read_before(tmp_path, lines, write, load):
+    cache = tmp_path / "cache"
+    (tmp_path / "two").mkdir()
+    table = write(tmp_path / "two" / "fer2013.csv", lines(count=20))
+    other = write(tmp_path / "two" / "train.csv", lines(count=20))
+    assert not load(table, cache=cache).source.notes
+    [note] = load(table.parent, cache=cache).source.notes
+    assert "train.csv" in note
+    other.unlink()
+    assert not load(table.parent, cache=cache).source.notes
+
+
 def test_data_sets_that_are_not_taken_are_named(tmp_path, lines, write, plant, drawn, load, class_name):
     for folder in ("images", "fer2013", "other"):
         plant(tmp_path / folder, drawn, lambda faces, row: f"{class_name(faces, row)}/{row}.png")
