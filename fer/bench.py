@@ -18,7 +18,7 @@ from pathlib import Path
 from fer.benchmarks.augmenting import augmenting
 from fer.benchmarks.large import large
 from fer.benchmarks.measurement import Measurement
-from fer.benchmarks.peers import peers
+from fer.benchmarks.peers import interpreter_of, peers
 from fer.benchmarks.predicting import predicting
 from fer.benchmarks.reading import caching, reading
 from fer.benchmarks.showing import showing
@@ -45,6 +45,13 @@ PARTS = (
     "large",
     "gpu",
 )
+USED_BY = {  # option -> parts that it changes
+    "rounds": ("peers", "starting", "overhead", "growth", "training", "gpu"),
+    "threads": ("training",),
+    "steps": ("training",),
+    "python": ("peers",),
+}
+ROUNDS = 3  # where --rounds says nothing else
 NAME = 56  # columns of the name of a measurement
 
 
@@ -54,8 +61,10 @@ def parser() -> Grammar:
     grammar.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default: all")
     grammar.add_argument("--data", type=Path, help="a plain fer2013.csv; default: $FER_DATA or data/, else drawn faces")
     grammar.add_folder("--out", "folder for the results; default: %(default)s", Path("outputs/bench"))
-    grammar.add_argument("--rounds", type=int, default=3, help="repetitions of each measurement; default: %(default)s")
-    grammar.add_argument("--threads", type=int, default=1, help="threads of each loop (training); default: %(default)s")
+    grammar.add_argument(
+        "--rounds", type=int, help=f"repetitions of each measurement ({', '.join(USED_BY['rounds'])}); default: 3"
+    )
+    grammar.add_argument("--threads", type=int, help="threads of each loop (training); default: 1")
     grammar.add_argument(
         "--python", type=Path, help="an environment with the package fer or deepface of the index (peers)"
     )
@@ -69,24 +78,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, _ = parser().begin(argv)
     check(arguments)
     with tempfile.TemporaryDirectory(prefix="fer-bench-") as folder:
-        file = table(arguments.data, Path(folder))
-        report = Report(results_file(arguments.out), str(file))
+        file, data = table(arguments.data, Path(folder))
+        report = Report(results_file(arguments.out), data)
         try:
             for part in arguments.parts or PARTS:
-                log.info("measuring: %s, on %s", part, file)
+                log.info("measuring: %s, on %s", part, data)
+                before = len(report.measurements)
                 for measurement in measured(part, file, Path(folder), report.file.parent, arguments):
                     report.add(measurement)
-                report.parts.append(part)
+                if len(report.measurements) > before:  # else a line has said why there is none
+                    report.parts.append(part)
         finally:
             report.end()
     return 0 if all(measurement.ok in (True, None) for measurement in report.measurements) else 1
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Refuse options that are out of range.
+    """Refuse options that are out of range, and those that no chosen part uses.
 
     Raises:
-        FerError: an option is out of range; the message names it.
+        FerError: the message names the option.
     """
     for name in ("rounds", "threads", "steps"):
         if (value := getattr(arguments, name)) is not None and value < 1:
@@ -94,6 +105,12 @@ def check(arguments: argparse.Namespace) -> None:
     for part in arguments.parts:
         if part not in PARTS:
             raise FerError(f"{part}: no part of the bench; use {', '.join(PARTS)}")
+    for name, parts in USED_BY.items():
+        value = getattr(arguments, name)
+        if value is not None and arguments.parts and not set(parts) & set(arguments.parts):
+            raise FerError(f"--{name} {value}: changes {', '.join(parts)} alone; leave it out, or name such a part")
+    if arguments.python is not None:
+        interpreter_of(arguments.python)
 
 
 def results_file(out: Path) -> Path:
@@ -113,19 +130,20 @@ def measured(part: str, file: Path, scratch: Path, out: Path, arguments: argpars
     """
     from fer.benchmarks.training import on_gpu, overhead, side_by_side, starting  # imports torch
 
+    rounds = arguments.rounds or ROUNDS
     measures: dict[str, Callable[[], Iterable[Measurement]]] = {
         "reading": lambda: (value for measure in (reading, caching) for value in measure(file, scratch)),
         "augmenting": augmenting,
         "predicting": lambda: predicting(scratch),
-        "peers": lambda: peers(arguments.python, file, scratch, arguments.rounds),
+        "peers": lambda: peers(arguments.python, file, scratch, rounds),
         "watching": lambda: watching(scratch),
         "showing": lambda: showing(scratch),
-        "starting": lambda: starting(file, arguments.rounds),
-        "overhead": lambda: overhead(file, arguments.rounds),
-        "growth": lambda: growth(file, scratch, out, arguments.rounds),
+        "starting": lambda: starting(file, rounds),
+        "overhead": lambda: overhead(file, rounds),
+        "growth": lambda: growth(file, scratch, out, rounds),
         "large": lambda: large(scratch / "large"),
-        "gpu": lambda: on_gpu(file, arguments.rounds),
-        "training": lambda: side_by_side(file, arguments.rounds, arguments.threads, arguments.steps),
+        "gpu": lambda: on_gpu(file, rounds),
+        "training": lambda: side_by_side(file, rounds, arguments.threads or 1, arguments.steps),
     }
     yield from measures[part]()
 

@@ -11,7 +11,8 @@ import math
 import shlex
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 
 CAMPAIGNS = Path("outputs/best")
 LOG = "best.log"
+LARGEST_SEED = 2**31  # other networks have seeds some above it; torch takes them below 2^32
 MISSING = "Name a file or folder that exists."
 ONCE = ("data", "rule", "set", "parts", "earlier", "seed", "no_test", "device", "jobs", "out", "dry_run")  # not resumed
 OPTIONS = {  # key of fer.train that the campaign sets itself -> option that controls it
@@ -67,15 +69,17 @@ def parser() -> Grammar:
         "--rule", choices=["official", "as_given", "holdout"], help="how the data are split; default: official"
     )
     grammar.add_argument(
-        "--set", nargs="+", default=None, metavar="KEY=VALUE",
+        "--set", nargs="+", action="extend", metavar="KEY=VALUE",
         help="settings of fer.train for every network, such as data.on_bad=skip",
     )  # fmt: skip
     grammar.add_argument(
-        "--with", nargs="+", default=None, metavar="FOLDER", dest="earlier",
+        "--with", nargs="+", action="extend", metavar="FOLDER", dest="earlier",
         help="earlier campaigns (or latest), runs or results (docs/results) whose networks may join the ensemble and "
         "teach; to join, predictions of val and test with ten crops are enough",
     )  # fmt: skip
-    grammar.add_argument("--parts", nargs="+", choices=PARTS, default=None, help="parts to train; default: all three")
+    grammar.add_argument(
+        "--parts", nargs="+", action="extend", choices=PARTS, help="parts to train; default: all three"
+    )
     grammar.add_argument(
         "--seed", type=int, default=None,
         help="first of the students' three seeds, added to the members' seeds too; default: 0. Choose another one "
@@ -121,7 +125,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if folder.exists() and any(entry.name != LOG for entry in folder.iterdir()):  # a refused campaign leaves its log
         raise FerError(f"--out {folder}: is not empty; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    return run(record, folder)
+    with working_in(folder):
+        return run(record, folder)
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -148,8 +153,10 @@ def check(arguments: argparse.Namespace) -> None:
             raise FerError(f"--set {text}: a campaign sets {key} itself; use {OPTIONS[key]}")
         if key in OWN or key.startswith("sweep."):
             raise FerError(f"--set {text}: a campaign sets {key} itself or has no use for it; leave it out")
-    if arguments.seed is not None and arguments.seed < 0:
-        raise FerError(f"--seed {arguments.seed}: expected at least 0")
+    if arguments.seed is not None and not 0 <= arguments.seed <= LARGEST_SEED:
+        raise FerError(f"--seed {arguments.seed}: expected 0 to {LARGEST_SEED}")
+    if arguments.dry_run and arguments.out is not None:
+        raise FerError(f"--out {arguments.out}: --dry-run writes nothing; leave one of them out")
 
 
 def request_of(arguments: argparse.Namespace) -> Request:
@@ -216,6 +223,13 @@ def dry_run(record: Record) -> int:
 def resume(arguments: argparse.Namespace) -> int:
     """Resume a campaign."""
     folder = expand_home(named(arguments.resume, CAMPAIGN)).absolute()
+    read(folder)  # another folder is refused before anything is written to it
+    with working_in(folder):
+        return go_on(folder, arguments)
+
+
+def go_on(folder: Path, arguments: argparse.Namespace) -> int:
+    """Resume the campaign in a folder that no other process works in."""
     record = read(folder)
     if record.finished and arguments.hours is None and (folder / "best.html").is_file():
         log.info("finished already: %s", shown(folder / "best.html"))
@@ -231,28 +245,38 @@ def resume(arguments: argparse.Namespace) -> int:
     return run(record, folder)
 
 
-def run(record: Record, folder: Path) -> int:
-    """Run a campaign in its folder, and return the exit code: 1 if no network was evaluated.
+@contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    """Work alone in the folder of a campaign, and copy the log messages into it.
 
     Raises:
-        FerError: another process works in the folder, the data are bad, or the time is too short.
-        Interrupted: a signal arrived; finished work is kept.
+        FerError: another process works there.
     """
-    from fer.campaign.campaign import Campaign
-
     with open(folder / LOG, "ab") as lock, logged(folder / LOG):
         try:
             hold(lock)
         except BlockingIOError:
             raise FerError(f"{folder}: a campaign still runs in it; wait for its end, or stop it") from None
-        campaign = Campaign(record, folder)
-        try:
-            campaign.run()
-        except Interrupted as error:
-            campaign.keep()
-            again = f"python -m fer.best --resume {shlex.quote(str(shown(folder)))}"
-            raise Interrupted(f"{error}; resume with: {again}", error.code) from None
-        return conclude(campaign)
+        yield
+
+
+def run(record: Record, folder: Path) -> int:
+    """Run a campaign in its folder, and return the exit code: 1 if no network was evaluated.
+
+    Raises:
+        FerError: the data are bad, or the time is too short.
+        Interrupted: a signal arrived; finished work is kept.
+    """
+    from fer.campaign.campaign import Campaign
+
+    campaign = Campaign(record, folder)
+    try:
+        campaign.run()
+    except Interrupted as error:
+        campaign.keep()
+        again = f"python -m fer.best --resume {shlex.quote(str(shown(folder)))}"
+        raise Interrupted(f"{error}; resume with: {again}", error.code) from None
+    return conclude(campaign)
 
 
 def conclude(campaign: "Campaign") -> int:

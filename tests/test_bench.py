@@ -59,6 +59,16 @@ def test_a_table_is_repeated_row_by_row(drawn, tmp_path):
     assert (thrice.official[400:800] == once.official).all()
 
 
+def test_what_was_not_measured_is_no_part_and_drawn_faces_are_said_to_be_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "ROWS", 40)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fer.bench.augmenting", lambda: [at_most("time", 0.5, "ms", 0.7)])
+    assert main(["peers", "augmenting", "--out", "out"]) == 0
+    entries = {entry["name"]: entry["value"] for entry in json.loads((tmp_path / "out" / "latest.json").read_text())}
+    assert entries["parts"] == "augmenting"
+    assert entries["data"] == "40 drawn faces in FER2013's layout"
+
+
 def test_imports_within_imports_count_once(monkeypatch):
     clock = iter(range(100))
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
@@ -119,6 +129,9 @@ def test_steps_do_not_wait(drawn):
         (["reading", "flying"], "flying: no part of the bench; use reading, augmenting"),
         (["--data", "nowhere.csv", "reading"], "nowhere.csv: no such file"),
         (["--rounds", "0", "overhead"], "--rounds 0: expected at least 1"),
+        (["--rounds", "2", "reading"], "--rounds 2: changes peers"),
+        (["--steps", "4", "watching", "overhead"], "--steps 4: changes training alone"),
+        (["--python", "nowhere"], "--python nowhere: expected an interpreter"),
     ],
 )
 def test_a_users_mistake_is_one_line(arguments, says, capsys, monkeypatch, tmp_path):

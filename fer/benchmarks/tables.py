@@ -10,8 +10,8 @@ log = logging.getLogger(__name__)
 ROWS = 35_887  # FER2013's
 
 
-def table(given: Path | None, folder: Path) -> Path:
-    """Return an uncompressed CSV: the given table, else FER2013 if found, else drawn faces in its layout and size.
+def table(given: Path | None, folder: Path) -> tuple[Path, str]:
+    """Return an uncompressed CSV: the given table, else FER2013 if found, else drawn faces; and its data in words.
 
     Raises:
         FerError: ``given`` is not an uncompressed CSV table.
@@ -21,13 +21,14 @@ def table(given: Path | None, folder: Path) -> Path:
 
     path, _ = locate(str(given) if given else None, drawn_faces_allowed=given is None)
     if path == NAME:
-        log.info("no FER2013 found: writing %s drawn faces in its layout", f"{ROWS:,}")
-        return drawn_table(folder / "fer2013.csv")
+        drawn = f"{ROWS:,} drawn faces in FER2013's layout"
+        log.info("no FER2013 found: writing %s", drawn)
+        return drawn_table(folder / "fer2013.csv"), drawn
     name, reader, inner = recognise(Path(path))
     file = reader.files(inner)[0] if name == "csv" else inner
     if file.suffix != ".csv":
         raise FerError(f"{path}: has the layout {name}, in {file.name}; expected an uncompressed fer2013.csv")
-    return file
+    return file, str(file)
 
 
 def drawn_table(file: Path) -> Path:

@@ -47,6 +47,7 @@ OVERTIME = 1.03  # share of the time limit after which unfinished evaluations ar
 GRACE = 6.0  # seconds after the planned end in which students write their results before they are stopped
 FIRST = "tiny"  # the package's network, which teaches the members if it was trained on the same data
 MINUTES = 900  # s; a shorter campaign on a GPU trains no kinds of ``SLOW``, and does not measure them
+TAUGHT_BY = "distill.teachers="
 CHOICE = "choice of teachers"  # name of a phase
 
 
@@ -124,7 +125,18 @@ class Campaign:
         return "test" in self.record.faces and self.record.request.test
 
     def begin(self) -> None:
-        """Read the data, and record the data and the machine."""
+        """Read the data, and record the data and the machine.
+
+        Raises:
+            FerError: the data are bad, or others than when the campaign began.
+        """
+        fingerprint = self.data.faces.fingerprint()
+        if self.record.fingerprint not in ("", fingerprint):
+            raise FerError(
+                f"--resume {self.folder}: {self.record.request.data} has other contents than when the campaign began; "
+                "restore the data, or start a new campaign"
+            )
+        self.record.fingerprint = fingerprint
         self.record.faces = {name: sum(by_class.values()) for name, by_class in self.data.describe().counts.items()}
         log_notes(self.data.notes, self.data.faces.source.skipped, self.data.missing)
         self.record.on_gpu = self.on_gpu
@@ -165,7 +177,7 @@ class Campaign:
             if self.on_gpu and self.deadline < MINUTES:
                 kinds = {probe: kind for probe, kind in kinds.items() if probe not in SLOW}
             self.record.measured = trainings.measured(
-                list(kinds.values()), scratch, [*self.common, "distill.teachers=[]"], self.slots, self.record.faces,
+                list(kinds.values()), scratch, [*self.common, f"{TAUGHT_BY}[]"], self.slots, self.record.faces,
                 self.servers, on_gpu=self.on_gpu, progress=self.progress,
             )  # fmt: skip
         return self._speeds()
@@ -214,12 +226,13 @@ class Campaign:
 
     def _network(self, training: Training, zero: float, teachers: Sequence[str]) -> Network:
         names = [name for name in teachers if name]
-        paths = ",".join(quoted(self._path_of(name)) for name in names)
-        overrides = [
-            *training.overrides, *self.common, *trainings.QUIET,
-            f"trainer.max_epochs={training.epochs}", f"distill.teachers=[{paths}]",
-        ]  # fmt: skip
+        overrides = [*training.overrides, *self.common, *trainings.QUIET, f"trainer.max_epochs={training.epochs}"]
         return Network.planned(replace(training, begin=zero + training.begin), overrides, names)
+
+    def overrides_of(self, network: Network) -> list[str]:
+        """Return all overrides of a network, its teachers where they are now: the campaign may have been moved."""
+        given = [text for text in network.overrides if not text.startswith(TAUGHT_BY)]  # of a record of before
+        return [*given, f"{TAUGHT_BY}[{','.join(quoted(self._path_of(name)) for name in network.teachers)}]"]
 
     def _path_of(self, name: str) -> str:
         if any(network.name == name for network in self.record.networks):
@@ -253,7 +266,10 @@ class Campaign:
     def train(self, networks: Sequence[Network], times: Times, after: str, slots: int) -> None:
         """Train networks side by side in some slots."""
         self.progress.after = after
-        phase = trainings.PhaseWatch(self.record, networks, self.folder, self.clock, times, self.progress, self.keep)
+        overrides = {network.name: self.overrides_of(network) for network in networks}
+        phase = trainings.PhaseWatch(
+            self.record, networks, overrides, self.folder, self.clock, times, self.progress, self.keep
+        )
         phase.run([self.slots[index % len(self.slots)] for index in range(slots)], self.servers)
 
     def _longest(self, networks: Sequence[Network]) -> list[str]:

@@ -46,6 +46,7 @@ def candidates_of(folders: list[Path]) -> tuple[list[Candidate], list[str]]:
     """
     candidates: dict[str, Candidate] = {}
     notes: list[str] = []
+    taken: set[Path] = set()
     for folder in folders:
         if not folder.is_dir():
             raise FerError(f"--with {folder}: no such folder; name a campaign, a run, or results as in docs/results")
@@ -58,6 +59,11 @@ def candidates_of(folders: list[Path]) -> tuple[list[Candidate], list[str]]:
             if candidate.val is None and candidate.network is None:
                 notes.append(f"{candidate.name} of {folder}: has no predictions of val with ten crops; left out")
                 continue
+            path = (candidate.network or candidate.val or folder).resolve()
+            if path in taken:
+                notes.append(f"{candidate.name} of {folder}: --with names it twice; taken once")
+                continue
+            taken.add(path)
             name = _free(candidate.name, candidates)
             candidates[name] = Candidate(name, candidate.network, candidate.val, candidate.test)
     return list(candidates.values()), notes

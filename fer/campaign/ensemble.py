@@ -27,6 +27,7 @@ from fer.runs.predictions import Predictions, name_of
 from fer.system import machine
 from fer.system.files import read_json, write_json
 from fer.system.records import Object, plain
+from fer.training import distillation
 
 log = logging.getLogger(__name__)
 
@@ -85,9 +86,19 @@ def chosen(candidates: Sequence[Candidate]) -> tuple[list[Candidate], Prediction
     return available, chosen_from(val, [candidate.name for candidate in available])
 
 
-def teachers(candidates: Sequence[Candidate], most: int) -> list[Candidate]:
-    """Return at most ``most`` teachers: the candidates with the highest weights in the ensemble chosen on val."""
-    able = [candidate for candidate in candidates if candidate.teaches]
+def why_no_teacher(candidate: Candidate, data: FERDataModule) -> str:
+    """Return why a network with weights cannot teach on these data; empty if it can."""
+    if candidate.network is None:
+        return ""
+    try:
+        teacher = checkpoints.load(checkpoints.find(candidate.network))
+    except FerError as error:
+        return str(error)
+    return distillation.mismatch(teacher, data.faces.classes, data.data.channels)
+
+
+def teachers(able: Sequence[Candidate], most: int) -> list[Candidate]:
+    """Return at most ``most`` teachers: the networks with the highest weights in the ensemble chosen on val."""
     if not able:
         return []
     available, choice = chosen(able)

@@ -72,7 +72,7 @@ class Network:
     Args:
         name: name of its folder inside the campaign's.
         role: "member", "student" or "small".
-        overrides: all overrides of ``fer.train``.
+        overrides: overrides of ``fer.train``, but for its teachers.
         epochs: planned epochs.
         planned_begin: planned start.
         planned_end: planned end.
@@ -178,6 +178,7 @@ class Record:
         width: width of a CPU's networks; 0 on a GPU.
         first_teacher: network that teaches the members; empty for none.
         faces: split -> number of faces.
+        fingerprint: hash of the faces, of their labels and splits; empty before they were read.
         measured: kind -> its pace.
         phases: phases in order.
         networks: trainings in the order of the plan.
@@ -200,6 +201,7 @@ class Record:
     width: int = 0
     first_teacher: str = ""
     faces: dict[str, int] = field(default_factory=dict)
+    fingerprint: str = ""
     measured: dict[str, Pace] = field(default_factory=dict)
     phases: list[Phase] = field(default_factory=list)
     networks: list[Network] = field(default_factory=list)

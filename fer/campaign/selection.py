@@ -154,11 +154,24 @@ class Selection:
         files = [(evaluation, evaluation.folder / "predictions.csv") for evaluation in first]
         firsts = self._fitting([Candidate(one.name, one.network, file, None) for one, file in files if file.is_file()])
         try:
-            chosen = ensemble.teachers([*self.candidates("member"), *firsts], most)
+            chosen = ensemble.teachers(self._able([*self.candidates("member"), *firsts]), most)
             return [candidate.name for candidate in chosen]
         except FerError as error:
             self.record.note(f"teachers could not be chosen: {error}")
             return []
+
+    def _able(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Return the candidates that can teach the campaign's networks, and note the earlier ones that cannot."""
+        able = []
+        for candidate in candidates:
+            if not candidate.teaches:
+                continue
+            why = ensemble.why_no_teacher(candidate, self.context.data) if candidate in self.before else ""
+            if why:
+                self._leave_out(f"{candidate.name}: does not teach: {why}")
+            else:
+                able.append(candidate)
+        return able
 
     def _of_first_teacher(self) -> list[Evaluation]:
         """Return the evaluation on val of the network that taught the members, in the campaign's folder; if any."""

@@ -82,6 +82,7 @@ class PhaseWatch(jobs.Watch):
     Args:
         record: record of the campaign.
         networks: trainings of the phase.
+        overrides: name of a network -> all its overrides of ``fer.train``.
         folder: folder of the campaign.
         clock: clock of the campaign.
         times: end and deadline of the phase on that clock.
@@ -93,6 +94,7 @@ class PhaseWatch(jobs.Watch):
         self,
         record: Record,
         networks: Sequence[Network],
+        overrides: Mapping[str, Sequence[str]],
         folder: Path,
         clock: Clock,
         times: Times,
@@ -102,7 +104,7 @@ class PhaseWatch(jobs.Watch):
         self.record, self.clock, self.times, self.progress, self.keep = record, clock, times, progress, keep
         unfinished = [network for network in networks if network.state in UNFINISHED]
         in_order = sorted(unfinished, key=lambda network: network.planned_begin)
-        self.jobs = {_job(network, folder): network for network in in_order}
+        self.jobs = {_job(network, overrides[network.name], folder): network for network in in_order}
         self.waiting = deque(self.jobs)
         self._kept = clock.now()
         self._interrupted = False
@@ -215,13 +217,13 @@ class PhaseWatch(jobs.Watch):
         self.progress.stopping(len(running), number)
 
 
-def _job(network: Network, folder: Path) -> Job:
+def _job(network: Network, overrides: Sequence[str], folder: Path) -> Job:
     run = folder / network.name
     _wait_until_saved(run)
     resumable = (run / "checkpoints" / "last.ckpt").is_file() and (run / ".hydra" / "config.yaml").is_file()
     if run.exists() and not resumable:
         shutil.rmtree(run)  # a run that was killed before the end of its first epoch
-    return Job(run, network.overrides, {}, epochs=network.epochs, resume=resumable)
+    return Job(run, overrides, {}, epochs=network.epochs, resume=resumable)
 
 
 def _wait_until_saved(run: Path) -> None:

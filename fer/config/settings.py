@@ -420,6 +420,19 @@ class LoggerSettings:
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
             )
 
+    def refuse_without_effect(self) -> None:
+        """Refuse settings of a logger that is off.
+
+        Raises:
+            FerError: the message names the setting.
+        """
+        of = {"mlflow_uri": ("mlflow",), "wandb_mode": ("wandb",), "project": ("mlflow", "wandb")}
+        for key, loggers in of.items():
+            value = getattr(self, key)
+            if value != getattr(LoggerSettings, key) and not any(getattr(self, name) for name in loggers):
+                remedy = " or ".join(f"logger={name}" for name in loggers)
+                raise FerError(f"logger.{key}={value}: its logger is off; set {remedy}, or leave it out")
+
 
 @dataclass(frozen=True)
 class SweepSettings:
@@ -615,6 +628,7 @@ class TrainSettings:
                     f"{given}: trainer.overfit_batches={trainer.overfit_batches} takes the same batches in every "
                     "epoch; leave one out"
                 )
+        self.logger.refuse_without_effect()
 
     def _refuse_other_splits(self) -> None:
         """Refuse settings of a split that no data set has."""

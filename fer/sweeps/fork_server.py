@@ -27,7 +27,8 @@ from typing import IO, Any, Self
 from fer.system.parent import end_with_parent, with_parent
 from fer.system.slots import Slots
 
-LARGEST = 1 << 20  # bytes of a message; Linux sends no more than its socket's buffer, 0.2 MB by default
+LARGEST_REQUEST = 1 << 20  # bytes; Linux sends no more than its socket's buffer, 0.2 MB by default
+LARGEST_ANSWER = 1 << 10  # bytes
 
 
 @dataclass(eq=False)
@@ -66,7 +67,7 @@ class ForkServer:
     """
 
     def __init__(self, environment: Mapping[str, str], output: IO[bytes]) -> None:
-        self.environment = dict(environment)
+        self.environment, self.folder = dict(environment), os.getcwd()
         self._running: dict[int, Forked] = {}
         self._started = 0
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -114,7 +115,7 @@ class ForkServer:
         """Read what the server has sent about its processes."""
         while self._running:
             try:
-                message = self._channel.recv(LARGEST, socket.MSG_DONTWAIT)
+                message = self._channel.recv(LARGEST_ANSWER, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
             except ConnectionError:
@@ -139,8 +140,9 @@ class ForkServer:
         self._running.clear()
 
     def takes(self, environment: Mapping[str, str]) -> bool:
-        """Return whether the server runs, and forks jobs with this environment."""
-        return self.environment == environment and self._process.poll() is None
+        """Return whether the server runs, and forks jobs with this environment in the current folder."""
+        fits = self.environment == environment and self.folder == os.getcwd()
+        return fits and self._process.poll() is None
 
     @property
     def idle(self) -> bool:
@@ -245,7 +247,7 @@ def main(descriptor: int) -> int:
     gc.freeze()  # the garbage collection of a job would copy the memory that it shares with the server
     _redirect(os.open(os.devnull, os.O_WRONLY))  # the first job's log would stay locked
     server = os.getpid()
-    request = serve(channel)
+    request = Server(channel).serve()
     if request is None:
         return 0
     end_with_parent()
@@ -260,56 +262,81 @@ def main(descriptor: int) -> int:
     return 0
 
 
-def serve(channel: socket.socket) -> Request | None:
-    """Fork processes and report their ends until the parent closes the socket.
+class Server:
+    """The server itself.
 
-    Returns:
-        In a forked process its request; in the server None.
+    Args:
+        channel: socket to its parent.
     """
-    processes: dict[int, int] = {}  # number -> process ID
-    with selectors.DefaultSelector() as selector:
-        selector.register(channel, selectors.EVENT_READ)
+
+    def __init__(self, channel: socket.socket) -> None:
+        self.channel = channel
+        self._processes: dict[int, int] = {}  # number -> process ID
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(channel, selectors.EVENT_READ)
+
+    def serve(self) -> Request | None:
+        """Fork processes and report their ends until the parent closes the socket.
+
+        Returns:
+            In a forked process its request; in the server None.
+        """
         while True:
-            for key, _ in selector.select():
-                if key.fileobj is not channel:
-                    number = key.data
-                    selector.unregister(key.fileobj)
-                    os.close(key.fd)
-                    _, status = os.waitpid(processes.pop(number), 0)
-                    _send(channel, number=number, code=os.waitstatus_to_exitcode(status))
+            for key, _ in self._selector.select():
+                if key.fileobj is not self.channel:
+                    self._report_end(key)
                     continue
-                message, output = _received(channel)
+                message, output = _received(self.channel)
                 if message is None:
                     return None
-                number = message["number"]
                 if "signal" in message:
-                    if number in processes:
-                        os.kill(processes[number], message["signal"])
-                    continue
-                process = os.fork()
-                if process == 0:
-                    for inherited in list(selector.get_map().values()):
-                        os.close(inherited.fd)
-                    channel.detach()
-                    return Request(**message, output=output)
-                os.close(output)
-                processes[number] = process
-                selector.register(os.pidfd_open(process), selectors.EVENT_READ, number)
-                _send(channel, number=number)
+                    self._send_signal(**message)
+                elif self._fork(request := Request(**message, output=output)):
+                    return request
+
+    def _report_end(self, key: selectors.SelectorKey) -> None:
+        self._selector.unregister(key.fileobj)
+        os.close(key.fd)
+        _, status = os.waitpid(self._processes.pop(key.data), 0)
+        self._answer(number=key.data, code=os.waitstatus_to_exitcode(status))
+
+    def _send_signal(self, number: int, signal: int) -> None:
+        if number in self._processes:
+            os.kill(self._processes[number], signal)
+
+    def _fork(self, request: Request) -> bool:
+        """Fork a process, and return whether this is the forked one."""
+        try:
+            process = os.fork()
+        except OSError as error:  # no memory, or too many processes
+            os.write(request.output, f"no process can be started: {error.strerror}\n".encode())
+            os.close(request.output)
+            self._answer(number=request.number, code=1)
+            return False
+        if process == 0:
+            for key in list(self._selector.get_map().values()):
+                os.close(key.fd)
+            self.channel.detach()
+            self._selector.close()
+            return True
+        os.close(request.output)
+        self._processes[request.number] = process
+        self._selector.register(os.pidfd_open(process), selectors.EVENT_READ, request.number)
+        self._answer(number=request.number)
+        return False
+
+    def _answer(self, **message: int) -> None:
+        with suppress(OSError):  # the parent has ended; the next message says so
+            self.channel.send(json.dumps(message).encode())
 
 
 def _received(channel: socket.socket) -> tuple[dict[str, Any] | None, int]:
     """Return a message and its descriptor; None after the last, and a descriptor of -1 without one."""
     try:
-        message, descriptors, _, _ = socket.recv_fds(channel, LARGEST, 1)
+        message, descriptors, _, _ = socket.recv_fds(channel, LARGEST_REQUEST, 1)
     except ConnectionError:
         return None, -1
     return json.loads(message) if message else None, descriptors[0] if descriptors else -1
-
-
-def _send(channel: socket.socket, **message: int) -> None:
-    with suppress(OSError):  # the parent has ended; the next message says so
-        channel.send(json.dumps(message).encode())
 
 
 def _redirect(descriptor: int) -> None:

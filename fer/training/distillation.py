@@ -218,16 +218,20 @@ def _listed(metrics: Path) -> list[tuple[TeacherFile, str | None]]:
     return list(zip(files, hashes, strict=True))
 
 
+def mismatch(teacher: EmotionClassifier, classes: Sequence[str], channels: int) -> str:
+    """Return why a network cannot teach one of these classes and channels of a face; empty if it can."""
+    known = list(teacher.hparams["classes"])
+    if known != list(classes):
+        return f"its classes are {', '.join(known)}; expected {', '.join(classes)}"
+    if teacher.in_channels != channels:
+        return f"takes {teacher.in_channels} channels of a face; expected {channels}, as data.channels"
+    return ""
+
+
 def _refuse_unfit(path: Path, teacher: EmotionClassifier, model: EmotionClassifier, data: FERDataModule) -> None:
     """Raise if a teacher has other classes, or was trained on another split of the student's table."""
-    known, classes = list(teacher.hparams["classes"]), list(model.hparams["classes"])
-    if known != classes:
-        raise FerError(f"distill.teachers: {path}: its classes are {', '.join(known)}; expected {', '.join(classes)}")
-    if teacher.in_channels != model.in_channels:
-        raise FerError(
-            f"distill.teachers: {path}: takes {teacher.in_channels} channels of a face; expected {model.in_channels}, "
-            "as data.channels"
-        )
+    if why := mismatch(teacher, model.hparams["classes"], model.in_channels):
+        raise FerError(f"distill.teachers: {path}: {why}")
     for dataset in teacher.provenance.datasets:
         same = dataset.get("fingerprint") == model.provenance.dataset.get("fingerprint")
         if same and _split_settings(dataset) != _split_settings(model.provenance.dataset):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from conftest import metrics, runner
@@ -60,6 +61,8 @@ def best(capfd):
         (("--resume", "nowhere"), ("nowhere", FILE)),
         (("--resume", "nowhere", "--jobs", "2"), ("--jobs", "--resume")),
         (("--resume", "nowhere", "--with", "x"), ("--with", "--resume")),
+        (("--hours", "1", "--data", "synthetic", "--seed", "4294967295"), ("--seed 4294967295", "0 to")),
+        (("--hours", "1", "--data", "synthetic", "--dry-run", "--out", "x"), ("--out", "--dry-run")),
     ],
 )
 def test_what_is_wrong_is_one_line(best, arguments, said, tmp_path):
@@ -99,6 +102,42 @@ def test_files_of_settings_are_found_from_another_folder(tmp_path):
         f"data.more=[{{path:{spelled(str(tmp_path / 'more'))},split:folds,class_names:null}}]",
         "seed=1",
     )
+
+
+def test_an_option_that_is_repeated_adds_to_the_first(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    given = ["--hours", "1", "--data", "synthetic", "--set", "data.on_bad=skip", "--set", "model.width=8", "--parts",
+             "small", "--parts", "members", "--with", str(tmp_path / "a"), "--with", str(tmp_path / "b")]  # fmt: skip
+    request = request_of(parser().begin(given)[0])
+    assert request.settings == ("data.on_bad=skip", "model.width=8")
+    assert request.parts == ("members", "small")
+    assert request.earlier == (str(tmp_path / "a"), str(tmp_path / "b"))
+
+
+def test_a_campaign_is_not_resumed_with_other_faces(best, tmp_path):
+    record = Record(Request(1.0, "synthetic", settings=("data.synthetic_count=140",)), "fer best", "2026", spent=5.0)
+    record.fingerprint = "of other faces"
+    write_json(tmp_path / FILE, {"schema": 1, **records.plain(record)})
+    ended = best("--resume", str(tmp_path))
+    assert ended.code == 1
+    for word in ("--resume", "synthetic", "other contents"):
+        assert word in ended.line
+
+
+def test_a_campaign_is_read_after_its_other_process_has_ended(tmp_path, monkeypatch):
+    """What a process writes that still saves is in the record of the next one."""
+    record = Record(Request(1.0, "synthetic"), "fer best", "2026", spent=500.0)
+    write_json(tmp_path / FILE, {"schema": 1, **records.plain(record)})
+    seen = []
+
+    def hold(lock):
+        write_json(tmp_path / FILE, {"schema": 1, **records.plain(replace(record, spent=900.0))})
+
+    monkeypatch.setattr("fer.best.hold", hold)
+    monkeypatch.setattr("fer.best.run", lambda record, folder: seen.append(record.spent) or 0)
+    assert main(["--resume", str(tmp_path)]) == 0
+    assert seen == [900.0]
 
 
 def test_help_needs_no_torch():

@@ -1,8 +1,11 @@
 """The phases of a campaign on its clock, and what the page says of teachers and widths."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from fer.campaign.campaign import Campaign
+from fer.campaign.earlier import Candidate
 from fer.campaign.record import Network, Phase, Record, Request
 from fer.campaign.summary import summary_of
 
@@ -49,6 +52,17 @@ def test_phases_without_work_are_not_begun_again(record, tmp_path):
     campaign.choose_teachers()  # too late: the student has learned from the labels alone
     campaign.train_taught(None)
     assert [phase.ended for phase in record.phases] == [40.0] * 3
+
+
+def test_teachers_are_found_where_the_campaign_is_now(record, tmp_path):
+    campaign = Campaign(record, tmp_path / "moved")
+    campaign.selection = SimpleNamespace(before=[Candidate("run@old", tmp_path / "old" / "run", None, None)])
+    record.networks = [Network("mixup", "member", [], 1, 0.0, 1.0)]
+    small = Network("small", "small", ["a=1", "distill.teachers=[/gone/mixup]"], 1, 0.0, 1.0)
+    small.teachers = ["mixup", "run@old", "tiny"]
+    *others, teachers = campaign.overrides_of(small)
+    assert others == ["a=1"]
+    assert teachers == f"distill.teachers=['{tmp_path / 'moved' / 'mixup'}','{tmp_path / 'old' / 'run'}','tiny']"
 
 
 def test_the_page_names_the_teachers_of_the_students_and_the_width_of_wide_networks(record, tmp_path):

@@ -74,6 +74,14 @@ def test_results_are_written_small_and_bring_predictions_alone(run, tmp_path):
     assert [one.name.partition("@")[0] for one in several] == ["net", "run"]
 
 
+def test_a_network_that_is_named_twice_is_taken_once(run, tmp_path):
+    (tmp_path / "link").symlink_to(run.parent)
+    (found,), (note,) = earlier.candidates_of([run, tmp_path / "link" / "run"])
+    assert found.network == run
+    assert f"run@link of {tmp_path}" in note
+    assert "twice" in note
+
+
 def test_two_of_one_name_are_kept_apart(run, tmp_path):
     for parent in ("one/same", "two/same"):
         shutil.copytree(run, tmp_path / parent / "run")

@@ -1,17 +1,19 @@
 """The networks among which a campaign chooses teachers."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from fer.campaign.earlier import Candidate
 from fer.campaign.record import Ensemble, Member, Network, Record, Request
 from fer.campaign.selection import Context, Selection
 from fer.config.errors import FerError
 from fer.config.settings import DataSettings
 from fer.data.datamodule import FERDataModule
-from fer.data.labels import SPLITS
+from fer.data.labels import EMOTIONS, SPLITS
 from fer.metrics.results import SelectionRecord
 from fer.runs import predictions
 
@@ -60,6 +62,18 @@ def choose(tmp_path):
         return Selection(context, evaluations).teachers(60.0, 3), record, evaluations
 
     return choose
+
+
+@pytest.mark.parametrize(("channels", "able"), [(1, True), (3, False)])
+def test_an_earlier_network_of_other_channels_does_not_teach(channels, able, tmp_path):
+    record = Record(Request(1.0, "synthetic"), "fer best", "")
+    data = SimpleNamespace(faces=SimpleNamespace(classes=EMOTIONS), data=SimpleNamespace(channels=channels))
+    selection = Selection(Context(record, tmp_path, data, None, None), None)
+    selection.before = [Candidate("tiny@earlier", Path("tiny"), None, None)]
+    assert bool(selection._able(selection.before)) == able
+    assert bool(record.notes) != able
+    if not able:
+        assert "tiny@earlier: does not teach: takes 1 channels" in record.notes[0]
 
 
 @pytest.mark.parametrize("now", [None, "refused"])

@@ -51,7 +51,8 @@ def phase_of(tmp_path, planned, end=100.0, now=10.0):
     record = Record(Request(1.0, "synthetic"), "", "")
     clock = Clock(now)
     progress = Progress(clock, 200.0)
-    return PhaseWatch(record, networks, tmp_path, clock, Times(end, end + 20), progress, lambda: None)
+    overrides = dict.fromkeys(planned, ())
+    return PhaseWatch(record, networks, overrides, tmp_path, clock, Times(end, end + 20), progress, lambda: None)
 
 
 def ends(phase):

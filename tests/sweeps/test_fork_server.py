@@ -1,14 +1,17 @@
 """The fork server: a forked job does what a started one does, and none outlives its sweep."""
 
+import errno
+import json
 import os
 import signal
+import socket
 import time
 
 import pytest
 from conftest import SMALL
 
 from fer.sweeps import jobs
-from fer.sweeps.fork_server import ForkServers, servers_for
+from fer.sweeps.fork_server import ForkServers, Server, servers_for
 from fer.sweeps.jobs import Job
 from fer.system.files import read_json
 from fer.system.slots import Slots
@@ -27,7 +30,11 @@ def servers():
 
 
 @pytest.fixture
-def job(servers, tmp_path):
+def job(servers, tmp_path, monkeypatch, tmp_path_factory):
+    """Return a function that starts a job; all tests have one server, since their variables and folder are the same."""
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    monkeypatch.chdir(tmp_path_factory.getbasetemp())
     made = []
 
     def start(*overrides, environment=None, slot=None):
@@ -125,3 +132,18 @@ def test_libraries_that_cannot_be_imported_fail_each_job_with_the_reason(job, tm
 def test_only_jobs_without_a_gpu_are_forked(slots, forks):
     with servers_for(slots) as started:
         assert (started is not None) == forks
+
+
+def test_a_fork_that_fails_is_one_failed_job(tmp_path, monkeypatch):
+    def no_memory():
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(os, "fork", no_memory)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    request = {"number": 3, "arguments": [], "environment": {}}
+    with ours, theirs, open(tmp_path / "console.log", "wb") as console:
+        socket.send_fds(ours, [json.dumps(request).encode()], [console.fileno()])
+        ours.shutdown(socket.SHUT_WR)
+        assert Server(theirs).serve() is None
+        assert json.loads(ours.recv(1000)) == {"number": 3, "code": 1}
+    assert "Cannot allocate memory" in (tmp_path / "console.log").read_text()

@@ -110,6 +110,21 @@ def test_a_password_in_the_address_of_mlflow_is_refused():
         LoggerSettings(mlflow_uri="https://me:secret@host")
 
 
+@pytest.mark.parametrize(
+    ("setting", "remedy"),
+    [
+        ("logger.mlflow_uri=http://host:5000", "logger=mlflow"),
+        ("logger.wandb_mode=online", "logger=wandb"),
+        ("logger.project=mine", "logger=mlflow or logger=wandb"),
+    ],
+)
+def test_settings_of_a_logger_that_is_off_are_refused(setting, remedy, train):
+    ended = train(*SMALL, setting)
+    assert ended.code == 1
+    assert setting in ended.line
+    assert remedy in ended.line
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_rank_0_alone_has_loggers(monkeypatch, tmp_path, number):
     from conftest import settings_of_first_job
