@@ -61,19 +61,20 @@ class ForkServer:
     Args:
         environment: all variables of the server, and of its jobs.
         output: file for what the imports print.
+        module: the module that forked processes run.
 
     Raises:
         OSError: no process can be started.
     """
 
-    def __init__(self, environment: Mapping[str, str], output: IO[bytes]) -> None:
+    def __init__(self, environment: Mapping[str, str], output: IO[bytes], module: str = "fer.train") -> None:
         self.environment, self.folder = dict(environment), os.getcwd()
         self._running: dict[int, Forked] = {}
         self._started = 0
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                with_parent([sys.executable, "-m", __name__, str(theirs.fileno())]),
+                with_parent([sys.executable, "-m", __name__, str(theirs.fileno()), module]),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -83,10 +84,10 @@ class ForkServer:
             )
 
     def start(self, arguments: Sequence[str], environment: Mapping[str, str], output: IO[bytes]) -> Forked:
-        """Fork a process that runs ``fer.train``.
+        """Fork a process that runs the module.
 
         Args:
-            arguments: of ``fer.train``.
+            arguments: of the module.
             environment: variables to add.
             output: file for standard output and errors.
 
@@ -219,7 +220,7 @@ class Request:
 
     Args:
         number: its number among the server's.
-        arguments: of ``fer.train``.
+        arguments: of the module.
         environment: variables to add.
         output: descriptor for standard output and errors.
     """
@@ -230,13 +231,14 @@ class Request:
     output: int
 
 
-def main(descriptor: int) -> int:
+def main(descriptor: int, module: str) -> int:
     """Import the libraries, fork what the parent requests until it closes the socket, and return the exit code.
 
-    In a forked process this runs ``fer.train``, and exits as that does.
+    In a forked process this runs the module, and exits as that does.
 
     Args:
         descriptor: of the socket.
+        module: its name.
     """
     channel = socket.socket(fileno=descriptor)
     interrupt = signal.getsignal(signal.SIGINT)
@@ -258,7 +260,7 @@ def main(descriptor: int) -> int:
     _redirect(request.output)
     os.environ.update(request.environment)
     sys.argv[1:] = request.arguments
-    runpy.run_module("fer.train", run_name="__main__", alter_sys=True)  # which exits
+    runpy.run_module(module, run_name="__main__", alter_sys=True)  # which exits
     return 0
 
 
@@ -347,4 +349,4 @@ def _redirect(descriptor: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))
+    sys.exit(main(int(sys.argv[1]), sys.argv[2]))
