@@ -21,6 +21,7 @@ from fer.metrics import conformal
 from fer.reports.summary import remarks
 from fer.runs import zoo
 from fer.runs.run_folder import TRAINED, named
+from fer.system.imports import first_of
 from fer.system.slots import let_waiting_threads_sleep
 
 if TYPE_CHECKING:
@@ -173,9 +174,10 @@ def evaluate_each(arguments: argparse.Namespace, command: str) -> None:
     Raises:
         FerError: as ``evaluate``; the results on the data sets before are kept.
     """
-    from fer.evaluation import several
-    from fer.evaluation.evaluate import check_readable
-    from fer.reports.summary import data_set_table
+    with first_of("torch"):
+        from fer.evaluation import several
+        from fer.evaluation.evaluate import check_readable
+        from fer.reports.summary import data_set_table
 
     requests = [request_of(arguments, data) for data in arguments.data or [None]]
     if len(requests) > 1:  # test of one set stays closed if another set cannot be read

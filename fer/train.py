@@ -35,6 +35,7 @@ from fer.config.settings import Origin, SweepSettings, TrainSettings
 from fer.runs.run_folder import with_latest
 from fer.sweeps import sweep
 from fer.system import ranks
+from fer.system.imports import first_of
 from fer.system.parent import end_with_parent
 from fer.system.slots import let_waiting_threads_sleep
 from fer.system.terminal import shown
@@ -160,7 +161,8 @@ def run(settings: TrainSettings, folder: Path, origin: Origin) -> None:
         return
     import_plugins(settings.plugins)
     data, stand_in = located_data(settings, folder, drawn_faces_allowed=not origin.choices.get("experiment"))
-    from fer.training.run import fit  # imports torch, after all checks that need none
+    with first_of("torch"):
+        from fer.training.run import fit  # imports torch, after all checks that need none
 
     settings, origin = replace(settings, data=data), replace(origin, stand_in=stand_in)
     if settings.lr_finder:

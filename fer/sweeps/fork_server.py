@@ -9,7 +9,6 @@ The sweep's process sends jobs to start, and signals for them, through a socket;
 process and its exit code. Messages are JSON objects.
 """
 
-import gc
 import json
 import os
 import runpy
@@ -24,6 +23,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import IO, Any, Self
 
+from fer.system.imports import first_of
 from fer.system.parent import end_with_parent, with_parent
 from fer.system.slots import Slots
 
@@ -244,9 +244,8 @@ def main(descriptor: int, module: str) -> int:
     interrupt = signal.getsignal(signal.SIGINT)
     if interrupt is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of an import in the job's log
-    import fer.training.run  # noqa: F401
-
-    gc.freeze()  # the garbage collection of a job would copy the memory that it shares with the server
+    with first_of("torch"):  # whose objects a collection in a job would copy into its own memory otherwise
+        import fer.training.run  # noqa: F401
     _redirect(os.open(os.devnull, os.O_WRONLY))  # the first job's log would stay locked
     server = os.getpid()
     request = Server(channel).serve()
