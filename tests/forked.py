@@ -20,9 +20,8 @@ class Commands:
     def __init__(self, scratch: Path) -> None:
         self._scratch = scratch
         paths = [str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-        with open(os.devnull, "wb") as nothing:
-            environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-            self._server = ForkServer(environment, nothing, "forked")
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        self._server = ForkServer(environment, "forked")
 
     def run(self, module: str, arguments: Sequence[str], variables: Mapping[str, str]) -> tuple[int, str]:
         """Return the exit code and the output, errors included, of a module in the current folder.

@@ -16,7 +16,7 @@ from fer.data.labels import EMOTIONS, class_index, naming
 from fer.data.readers import READERS, Reader, csv_file, image_folder, jaffe, kdef, parquet
 from fer.data.readers.picture_set import PictureSet
 from fer.data.readers.synthetic import NAME as SYNTHETIC
-from fer.data.readers.table_file import is_table, tables_in
+from fer.data.readers.table_file import ARCHIVES, is_table, tables_in
 
 VARIABLE = "FER_DATA"
 WRAPPERS = 3  # levels of enclosing folders that are searched, as in archive/images/images/train
@@ -169,7 +169,8 @@ def _folders_instead(folder: Path) -> str:
 
 def _archives_instead(folder: Path) -> str:
     """Return in words which archives there are instead, and what to do with them; empty for a file."""
-    archives = sorted(file.name for file in folder.iterdir() if is_table(file)) if folder.is_dir() else []
+    files = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
+    archives = [name for name in files if name.lower().endswith(ARCHIVES)]
     return f"; an archive of pictures, such as {some(archives, 2)}, is to be unpacked" if archives else ""
 
 

@@ -5,30 +5,32 @@ of ``python -m fer.train`` after them: the server has run nothing else, and its 
 libraries read variables as they are imported. Jobs on a GPU are not forked. Python's own fork server would run the main
 module of the sweep's process in each job.
 
-The sweep's process sends jobs to start, and signals for them, through a socket; the server sends the number of each
+The sweep's process sends jobs to start, and signals for them, through a socket; the server sends the ID of each
 process and its exit code. Messages are JSON objects.
 """
 
 import json
 import os
 import runpy
+import select
 import selectors
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Self
 
 from fer.system.imports import first_of
 from fer.system.parent import end_with_parent, with_parent
 from fer.system.slots import Slots
 
-LARGEST_REQUEST = 1 << 20  # bytes; Linux sends no more than its socket's buffer, 0.2 MB by default
-LARGEST_ANSWER = 1 << 10  # bytes
+LARGEST = 1 << 10  # bytes of a message
+ENDED = 128 + signal.SIGTERM  # exit code of a process that ends with its server, whose own code nobody reads
 
 
 @dataclass(eq=False)
@@ -38,11 +40,15 @@ class Forked:
     Args:
         server: its server.
         number: its number among the server's.
+        request: file with the arguments and variables.
+        output: descriptor for standard output and errors.
     """
 
     server: "ForkServer"
     number: int
-    begun: bool = field(default=False, init=False)
+    request: int
+    output: int
+    process: int = field(default=-1, init=False)  # descriptor of the process, from its start on
     code: int | None = field(default=None, init=False)
 
     def poll(self) -> int | None:
@@ -54,29 +60,46 @@ class Forked:
         """Send the process a signal."""
         self.server.send_signal(self, number)
 
+    def end(self, code: int) -> None:
+        """Note the exit code, and close all descriptors."""
+        self.code = code
+        self.close_request()
+        if self.process >= 0:
+            os.close(self.process)
+
+    def close_request(self) -> None:
+        """Close the descriptors that the server has, or will never get."""
+        for descriptor in (self.request, self.output):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.request = self.output = -1
+
 
 class ForkServer:
     """The server as its parent sees it.
 
     Args:
         environment: all variables of the server, and of its jobs.
-        output: file for what the imports print.
         module: the module that forked processes run.
 
     Raises:
         OSError: no process can be started.
     """
 
-    def __init__(self, environment: Mapping[str, str], output: IO[bytes], module: str = "fer.train") -> None:
+    def __init__(self, environment: Mapping[str, str], module: str = "fer.train") -> None:
         self.environment, self.folder = dict(environment), os.getcwd()
-        self._running: dict[int, Forked] = {}
         self._started = 0
+        self._ready = False  # whether the imports are done
+        self._gone = False
+        self._waiting: list[Forked] = []  # for the imports
+        self._running: dict[int, Forked] = {}
+        self._printed = tempfile.TemporaryFile()  # by the imports
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
                 with_parent([sys.executable, "-m", __name__, str(theirs.fileno()), module]),
                 stdin=subprocess.DEVNULL,
-                stdout=output,
+                stdout=self._printed,
                 stderr=subprocess.STDOUT,
                 env=self.environment,
                 process_group=0,
@@ -84,7 +107,7 @@ class ForkServer:
             )
 
     def start(self, arguments: Sequence[str], environment: Mapping[str, str], output: IO[bytes]) -> Forked:
-        """Fork a process that runs the module.
+        """Fork a process that runs the module, as soon as the imports are done.
 
         Args:
             arguments: of the module.
@@ -94,51 +117,83 @@ class ForkServer:
         Raises:
             OSError: the server has ended.
         """
-        forked = Forked(self, self._started)
-        request = {"number": forked.number, "arguments": list(arguments), "environment": dict(environment)}
-        socket.send_fds(self._channel, [json.dumps(request).encode()], [output.fileno()])
+        request = os.memfd_create("request")  # a message would be too short for long command lines
+        os.write(request, json.dumps({"arguments": list(arguments), "environment": dict(environment)}).encode())
+        forked = Forked(self, self._started, request, os.dup(output.fileno()))
         self._started += 1
-        self._running[forked.number] = forked
+        self._waiting.append(forked)
+        self.receive()
         return forked
 
     def send_signal(self, forked: Forked, number: int) -> None:
-        """Send a process a signal; one that waits for the imports has nothing to save, and ends with the server."""
+        """Send a process a signal; one that waits for the imports has nothing to save, and ends at once."""
         self.receive()
-        if forked.code is not None:
-            return
-        if any(each.begun for each in self._running.values()):
+        if forked in self._waiting:
+            self._waiting.remove(forked)
+            forked.end(-number)
+        elif forked.code is None:
             with suppress(OSError):  # the server has ended, and its processes do
                 self._channel.send(json.dumps({"number": forked.number, "signal": number}).encode())
-        else:
-            self._process.send_signal(number)
 
     def receive(self) -> None:
-        """Read what the server has sent about its processes."""
-        while self._running:
+        """Read what the server has sent, and start what waited for the imports."""
+        while not self._gone:
             try:
-                message = self._channel.recv(LARGEST_ANSWER, socket.MSG_DONTWAIT)
+                message = self._channel.recv(LARGEST, socket.MSG_DONTWAIT)
             except BlockingIOError:
-                return
+                break
             except ConnectionError:
                 message = b""
             if message:
                 self._heed(json.loads(message))
             else:
-                self._end()
+                self._gone = True
+        if self._gone:
+            self._end()
+        elif self._ready:
+            self._start_waiting()
 
     def _heed(self, message: Mapping[str, int]) -> None:
+        if not message:
+            self._ready = True
+            for forked in self._waiting[:1]:
+                os.write(forked.output, self._words())
+            return
         forked = self._running[message["number"]]
-        forked.begun = True
         if "code" in message:
-            forked.code = message["code"]
             del self._running[forked.number]
+            forked.end(message["code"])
+        else:
+            with suppress(ProcessLookupError):  # ended and forgotten: its code follows
+                forked.process = os.pidfd_open(message["process"])
+
+    def _start_waiting(self) -> None:
+        while self._waiting:
+            forked = self._waiting.pop(0)
+            message = json.dumps({"number": forked.number}).encode()
+            self._running[forked.number] = forked
+            with suppress(OSError):  # the server has ended, which is noticed next time
+                socket.send_fds(self._channel, [message], [forked.request, forked.output])
+            forked.close_request()
 
     def _end(self) -> None:
-        """Give the processes of a server that has ended the code of their end: SIGTERM, or its own before the fork."""
-        ended = self._process.wait()
-        for forked in self._running.values():
-            forked.code = -signal.SIGTERM if forked.begun else ended or 1
-        self._running.clear()
+        """Note the ends of the processes of a server that has ended: those that wait end with it, others save first."""
+        if not (self._waiting or self._running):
+            return
+        code = self._process.wait() or 1
+        for forked in self._waiting:
+            os.write(forked.output, self._words())
+            forked.end(code)
+        self._waiting.clear()
+        for number, forked in list(self._running.items()):
+            if forked.process < 0 or select.select([forked.process], [], [], 0)[0]:
+                del self._running[number]
+                forked.end(ENDED)
+
+    def _words(self) -> bytes:
+        """Return what the imports have printed."""
+        self._printed.seek(0)
+        return self._printed.read()
 
     def takes(self, environment: Mapping[str, str]) -> bool:
         """Return whether the server runs, and forks jobs with this environment in the current folder."""
@@ -149,13 +204,14 @@ class ForkServer:
     def idle(self) -> bool:
         """Whether no process of the server runs."""
         self.receive()
-        return not self._running
+        return not (self._waiting or self._running)
 
     def close(self) -> None:
         """End the server, and by SIGTERM the processes that run."""
         self._channel.close()
         self._process.terminate()
         self._process.wait()
+        self._printed.close()
 
 
 class ForkServers:
@@ -184,7 +240,7 @@ class ForkServers:
         for server in [each for each in self._servers if each.idle]:
             server.close()
             self._servers.remove(server)
-        server = ForkServer(variables, output)
+        server = ForkServer(variables)
         self._servers.append(server)
         return server.start(arguments, environment, output)
 
@@ -243,21 +299,25 @@ def main(descriptor: int, module: str) -> int:
     channel = socket.socket(fileno=descriptor)
     interrupt = signal.getsignal(signal.SIGINT)
     if interrupt is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of an import in the job's log
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of an import
     with first_of("torch"):  # whose objects a collection in a job would copy into its own memory otherwise
+        import numpy as np
+
         import fer.training.run  # noqa: F401
-    _redirect(os.open(os.devnull, os.O_WRONLY))  # the first job's log would stay locked
     server = os.getpid()
     request = Server(channel).serve()
     if request is None:
         return 0
     end_with_parent()
     if os.getppid() != server:
-        return 128 + signal.SIGTERM
+        return ENDED
     signal.signal(signal.SIGINT, interrupt)
     os.setpgid(0, 0)
-    _redirect(request.output)
+    for stream in (1, 2):
+        os.dup2(request.output, stream)
+    os.close(request.output)
     os.environ.update(request.environment)
+    np.random.seed()  # each process has numbers of its own, as Python's module has after a fork
     sys.argv[1:] = request.arguments
     runpy.run_module(module, run_name="__main__", alter_sys=True)  # which exits
     return 0
@@ -277,22 +337,27 @@ class Server:
         self._selector.register(channel, selectors.EVENT_READ)
 
     def serve(self) -> Request | None:
-        """Fork processes and report their ends until the parent closes the socket.
+        """Say that the imports are done; fork processes and report their ends until the parent closes the socket.
 
         Returns:
             In a forked process its request; in the server None.
         """
+        self._answer()
         while True:
             for key, _ in self._selector.select():
                 if key.fileobj is not self.channel:
                     self._report_end(key)
                     continue
-                message, output = _received(self.channel)
-                if message is None:
+                try:
+                    message, descriptors, _, _ = socket.recv_fds(self.channel, LARGEST, 2)
+                except ConnectionError:
+                    message = b""
+                if not message:
                     return None
-                if "signal" in message:
-                    self._send_signal(**message)
-                elif self._fork(request := Request(**message, output=output)):
+                given = json.loads(message)
+                if "signal" in given:
+                    self._send_signal(**given)
+                elif self._fork(request := _request(given["number"], *descriptors)):
                     return request
 
     def _report_end(self, key: selectors.SelectorKey) -> None:
@@ -323,7 +388,7 @@ class Server:
         os.close(request.output)
         self._processes[request.number] = process
         self._selector.register(os.pidfd_open(process), selectors.EVENT_READ, request.number)
-        self._answer(number=request.number)
+        self._answer(number=request.number, process=process)
         return False
 
     def _answer(self, **message: int) -> None:
@@ -331,20 +396,11 @@ class Server:
             self.channel.send(json.dumps(message).encode())
 
 
-def _received(channel: socket.socket) -> tuple[dict[str, Any] | None, int]:
-    """Return a message and its descriptor; None after the last, and a descriptor of -1 without one."""
-    try:
-        message, descriptors, _, _ = socket.recv_fds(channel, LARGEST_REQUEST, 1)
-    except ConnectionError:
-        return None, -1
-    return json.loads(message) if message else None, descriptors[0] if descriptors else -1
-
-
-def _redirect(descriptor: int) -> None:
-    """Make a file standard output and errors, and close its descriptor."""
-    for stream in (1, 2):
-        os.dup2(descriptor, stream)
-    os.close(descriptor)
+def _request(number: int, request: int, output: int) -> Request:
+    """Return a request that a file states, and close the file."""
+    with open(request, "rb") as stream:
+        stream.seek(0)
+        return Request(number, **json.load(stream), output=output)
 
 
 if __name__ == "__main__":

@@ -32,12 +32,12 @@ def servers():
 @pytest.fixture
 def job(servers, tmp_path, monkeypatch, tmp_path_factory):
     """Return a function that starts a job; all tests have one server, since their variables and folder are the same."""
-    monkeypatch.delenv("PYTEST_CURRENT_TEST")
     monkeypatch.setenv("XDG_CACHE_HOME", "cache")
     monkeypatch.chdir(tmp_path_factory.getbasetemp())
     made = []
 
     def start(*overrides, environment=None, slot=None):
+        monkeypatch.delenv("PYTEST_CURRENT_TEST", raising=False)
         made.append(Job(tmp_path / str(len(made)), overrides, environment or {}))
         made[-1].start(slot, servers)
         return made[-1]
@@ -65,6 +65,7 @@ def log_of(job):
 
 
 def trains(job):
+    job.poll()  # which starts what waited for the imports
     return (job.folder / "checkpoints" / "last.ckpt").exists()
 
 
@@ -107,6 +108,20 @@ def test_a_job_that_waits_for_the_imports_ends_at_once(job):
     assert [code_of(each) for each in waiting] == [130, 130]
     assert time.monotonic() - began < 2
     assert [log_of(each) for each in waiting] == ["", ""]
+    assert not any(jobs.lives(each.folder) for each in waiting)
+
+
+def test_the_end_of_one_job_that_waits_is_not_that_of_another(job):
+    ended, other = (job(*SMALL, slot={"ANOTHER": "imports"}) for _ in range(2))
+    ended.terminate(signal.SIGTERM)
+    assert code_of(ended) == 143
+    assert code_of(other) == 0
+
+
+def test_a_long_command_line_is_taken_whole(job):
+    made = job(*SMALL, *[f"hydra.job.name={'a' * 200}"] * 1200)
+    assert len(" ".join(made.overrides)) > 250_000  # more than a message can have
+    assert code_of(made) == 0
 
 
 def test_jobs_of_a_killed_server_save_themselves_and_the_next_has_another(job, servers):
@@ -114,9 +129,9 @@ def test_jobs_of_a_killed_server_save_themselves_and_the_next_has_another(job, s
     until(lambda: trains(first))
     for server in servers._servers:
         os.kill(server._process.pid, signal.SIGKILL)
-    assert code_of(first) == -signal.SIGTERM
-    until(lambda: not jobs.lives(first.folder))
-    assert "interrupted by SIGTERM" in log_of(first)
+    assert code_of(first) == 143
+    assert "interrupted by SIGTERM" in log_of(first)  # it was waited for
+    assert "saved" in first.outcome()
     assert code_of(job(*SMALL)) == 0
 
 
@@ -125,7 +140,7 @@ def test_libraries_that_cannot_be_imported_fail_each_job_with_the_reason(job, tm
     slot = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])}
     for each in [job(*SMALL, slot=slot), job(*SMALL, slot=slot)]:
         assert code_of(each) == 1
-    assert "no such library" in jobs.last_words(tmp_path / "0")
+        assert "no such library" in jobs.last_words(each.folder)
 
 
 @pytest.mark.parametrize(("slots", "forks"), [(Slots([{}], "", without_gpu=True), True), (Slots([{}], ""), False)])
@@ -140,10 +155,10 @@ def test_a_fork_that_fails_is_one_failed_job(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fork", no_memory)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    request = {"number": 3, "arguments": [], "environment": {}}
-    with ours, theirs, open(tmp_path / "console.log", "wb") as console:
-        socket.send_fds(ours, [json.dumps(request).encode()], [console.fileno()])
+    (tmp_path / "request").write_text(json.dumps({"arguments": [], "environment": {}}))
+    with ours, theirs, open(tmp_path / "console.log", "wb") as console, open(tmp_path / "request") as request:
+        socket.send_fds(ours, [json.dumps({"number": 3}).encode()], [request.fileno(), console.fileno()])
         ours.shutdown(socket.SHUT_WR)
         assert Server(theirs).serve() is None
-        assert json.loads(ours.recv(1000)) == {"number": 3, "code": 1}
+        assert [json.loads(ours.recv(1000)) for _ in range(2)] == [{}, {"number": 3, "code": 1}]
     assert "Cannot allocate memory" in (tmp_path / "console.log").read_text()

@@ -17,7 +17,8 @@ from fer.data.faces import some
 from fer.data.readers.images import named_as_picture
 from fer.system.files import POINTER, is_pointer, opened
 
-SUFFIXES = (".csv", ".csv.gz", ".zip", ".tar.gz", ".tgz")
+ARCHIVES = (".zip", ".tar.gz", ".tgz")
+SUFFIXES = (".csv", ".csv.gz", *ARCHIVES)
 PRECEDENCE = ("fer2013.csv", "icml_face_data.csv", "train.csv", "test.csv")
 LONGEST = 100_000  # bytes of a line
 RATIO, SPARE = 100, 1 << 27  # most that an archive may unpack to: a hundredfold and 128 MiB; FER2013 takes a third

@@ -132,6 +132,13 @@ def test_a_stray_picture_of_a_data_sets_name_takes_no_class_folders(name, tmp_pa
     assert any(name in note for note in faces.source.notes)
 
 
+def test_a_list_of_pictures_alone_is_no_archive_to_unpack(tmp_path, load):
+    (tmp_path / "list.csv").write_text("file,label\n")
+    with pytest.raises(FerError, match="no data set recognised") as refused:
+        load(tmp_path)
+    assert "unpacked" not in str(refused.value)
+
+
 def test_class_folders_beside_another_data_set_are_noted(tmp_path, plant, drawn, load, class_name, expw_folder):
     plant(expw_folder, drawn, lambda faces, row: f"train/{class_name(faces, row)}/{row}.png")
     faces = load(expw_folder)
