@@ -115,7 +115,7 @@ class ForkServer:
             output: file for standard output and errors.
 
         Raises:
-            OSError: the server has ended.
+            OSError: too many files are open.
         """
         request = os.memfd_create("request")  # a message would be too short for long command lines
         os.write(request, json.dumps({"arguments": list(arguments), "environment": dict(environment)}).encode())
@@ -157,7 +157,7 @@ class ForkServer:
         if not message:
             self._ready = True
             for forked in self._waiting[:1]:
-                os.write(forked.output, self._words())
+                self._print_to(forked)
             return
         forked = self._running[message["number"]]
         if "code" in message:
@@ -182,7 +182,7 @@ class ForkServer:
             return
         code = self._process.wait() or 1
         for forked in self._waiting:
-            os.write(forked.output, self._words())
+            self._print_to(forked)
             forked.end(code)
         self._waiting.clear()
         for number, forked in list(self._running.items()):
@@ -190,10 +190,11 @@ class ForkServer:
                 del self._running[number]
                 forked.end(ENDED)
 
-    def _words(self) -> bytes:
-        """Return what the imports have printed."""
+    def _print_to(self, forked: Forked) -> None:
+        """Copy what the imports have printed to a job's output."""
         self._printed.seek(0)
-        return self._printed.read()
+        with suppress(OSError):  # a full disk must not end the other jobs
+            os.write(forked.output, self._printed.read())
 
     def takes(self, environment: Mapping[str, str]) -> bool:
         """Return whether the server runs, and forks jobs with this environment in the current folder."""
