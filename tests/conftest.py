@@ -71,6 +71,27 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Run the process from which those of slow tests are forked."""
+    from forked import Template
+
+    started = Template(tmp_path_factory.mktemp("template") / "output.log")
+    yield
+    started.close()
+
+
+@pytest.fixture(autouse=True)
+def processes_are_forked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork the processes of slow tests, where Linux can, which saves them the imports; not of tests marked ``anew``."""
+    marked = request.node.get_closest_marker
+    if marked("slow") and not marked("anew") and hasattr(os, "pidfd_open"):
+        from forked import Popen
+
+        request.getfixturevalue("template")
+        monkeypatch.setattr(subprocess, "Popen", Popen)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def files_of_conf_are_read_once() -> Iterator[None]:
     """Compose each configuration in a quarter of Hydra's time."""

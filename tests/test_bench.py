@@ -180,6 +180,7 @@ def test_the_parts_are_measured_and_reported(drawn, tmp_path, monkeypatch, capsy
 
 
 @pytest.mark.slow
+@pytest.mark.anew
 def test_prediction_is_measured_beside_the_network_and_opencv(drawn, tmp_path, monkeypatch):
     for name in ("predicting.ROUNDS", "predicting.STARTS", "watching.ROUNDS"):
         monkeypatch.setattr(f"fer.benchmarks.{name}", 1)

@@ -15,6 +15,7 @@ ROOT = Path(fer.__file__).parents[1]
 
 
 @pytest.mark.slow
+@pytest.mark.anew
 @pytest.mark.skipif(not (ROOT / "pyproject.toml").exists(), reason="runs from a checkout")
 def test_a_wheel_trains_elsewhere(tmp_path):
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]

@@ -1,12 +1,14 @@
 """``python -m fer.best``: a whole campaign on drawn faces, and what it refuses."""
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from conftest import metrics, runner
@@ -216,20 +218,18 @@ def _is_what_its_members_say(folder, record):
     assert on_val["sets"]["clean"]["coverage"] >= 0.9  # of the faces that calibrated it
 
 
-def best_of(epochs, *arguments):
-    """The command line of a campaign whose networks get these epochs at most."""
-    code = (
-        f"import sys; from fer.campaign import plan, recipes; recipes.MOST_ON_CPU = plan.MOST_SMALL = {epochs}; "
-        "from fer.best import main; sys.exit(main())"
-    )
-    return [sys.executable, "-c", code, *arguments]
+def short_campaign(*arguments):
+    """Start a campaign whose networks get 8 epochs at most, and return its process."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "short_campaign", "8", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )  # fmt: skip
 
 
 @pytest.mark.slow
 def test_an_interrupted_campaign_goes_on(tmp_path):
     folder = tmp_path / "one"
-    line = best_of(8, "--hours", HOURS, *SMALL, "--parts", "members", "small", "--out", str(folder))
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = short_campaign("--hours", HOURS, *SMALL, "--parts", "members", "small", "--out", str(folder))
     deadline = time.monotonic() + 240
     while not (folder / "mixup_cutmix" / "history.csv").exists() and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -238,16 +238,15 @@ def test_an_interrupted_campaign_goes_on(tmp_path):
     assert process.returncode == 130, out + err
     assert f"--resume {folder}" in err or re.search(r"--resume \S+", err)
     before = read(folder)
-    ended = subprocess.run(
-        best_of(8, "--resume", str(folder), "--hours", "0.6"), capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    process = short_campaign("--resume", str(folder), "--hours", "0.6")
+    out, err = process.communicate()
+    assert process.returncode == 0, out + err
     after = read(folder)
     assert after.spent > before.spent
     assert [network.epochs for network in after.of_role("member")] == [
         network.epochs for network in before.of_role("member")
     ]
-    assert "measuring the speed" not in ended.stdout
+    assert "measuring the speed" not in out
     assert {network.state for network in after.networks} == {"done"}
 
 

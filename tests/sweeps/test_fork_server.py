@@ -16,7 +16,7 @@ from fer.sweeps.jobs import Job
 from fer.system.files import read_json
 from fer.system.slots import Slots
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.anew]
 
 ENDLESS = [*SMALL, "trainer.max_epochs=100000"]
 

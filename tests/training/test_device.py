@@ -130,7 +130,8 @@ def test_more_threads_than_cores_are_reported(train, monkeypatch, cores, said):
     assert ("with 2 threads, 32 bits (this process may use 1 core: lower trainer.threads=2)" in ended.out) == said
 
 
-@pytest.mark.slow  # starts a process each
+@pytest.mark.slow
+@pytest.mark.anew
 @pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP, which torch brings on Linux")
 @pytest.mark.parametrize(
     ("module", "environment", "spins"),

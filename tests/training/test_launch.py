@@ -54,6 +54,7 @@ def as_rank(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.anew  # rank 0 signals the process that started it
 def test_two_processes_interrupted_resumed_killed_and_restarted_equal_one(train, tmp_path):
     (tmp_path / "frail.py").write_text(FRAIL)
     assert train(*RUN, "trainer.threads=1", "--out", "one").code == 0
