@@ -51,7 +51,7 @@ USED_BY = {  # option -> parts that it changes
     "steps": ("training",),
     "python": ("peers",),
 }
-ROUNDS = 3  # where --rounds says nothing else
+DEFAULTS = {"rounds": 3, "threads": 1}
 NAME = 56  # columns of the name of a measurement
 
 
@@ -62,9 +62,11 @@ def parser() -> Grammar:
     grammar.add_argument("--data", type=Path, help="a plain fer2013.csv; default: $FER_DATA or data/, else drawn faces")
     grammar.add_folder("--out", "folder for the results; default: %(default)s", Path("outputs/bench"))
     grammar.add_argument(
-        "--rounds", type=int, help=f"repetitions of each measurement ({', '.join(USED_BY['rounds'])}); default: 3"
+        "--rounds",
+        type=int,
+        help=f"repetitions of each measurement ({', '.join(USED_BY['rounds'])}); default: {DEFAULTS['rounds']}",
     )
-    grammar.add_argument("--threads", type=int, help="threads of each loop (training); default: 1")
+    grammar.add_argument("--threads", type=int, help=f"threads of each loop (training); default: {DEFAULTS['threads']}")
     grammar.add_argument(
         "--python", type=Path, help="an environment with the package fer or deepface of the index (peers)"
     )
@@ -130,7 +132,7 @@ def measured(part: str, file: Path, scratch: Path, out: Path, arguments: argpars
     """
     from fer.benchmarks.training import on_gpu, overhead, side_by_side, starting  # imports torch
 
-    rounds = arguments.rounds or ROUNDS
+    rounds = arguments.rounds or DEFAULTS["rounds"]
     measures: dict[str, Callable[[], Iterable[Measurement]]] = {
         "reading": lambda: (value for measure in (reading, caching) for value in measure(file, scratch)),
         "augmenting": augmenting,
@@ -143,7 +145,7 @@ def measured(part: str, file: Path, scratch: Path, out: Path, arguments: argpars
         "growth": lambda: growth(file, scratch, out, rounds),
         "large": lambda: large(scratch / "large"),
         "gpu": lambda: on_gpu(file, rounds),
-        "training": lambda: side_by_side(file, rounds, arguments.threads or 1, arguments.steps),
+        "training": lambda: side_by_side(file, rounds, arguments.threads or DEFAULTS["threads"], arguments.steps),
     }
     yield from measures[part]()
 

@@ -154,7 +154,7 @@ def test_data_that_have_gone_are_never_replaced_by_drawn_faces(train, scores, tm
     (tmp_path / "fer2013.csv").unlink()
     ended = scores("out", "--split", "test")
     assert ended.code == 1
-    assert "fer2013.csv, which was not found; name the data with --data" in ended.line
+    assert "fer2013.csv, which was not found; no data: --data" in ended.line
 
 
 def test_an_emotion_without_faces_is_not_said_to_be_missed(evaluate, small_run, tmp_path):

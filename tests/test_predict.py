@@ -294,7 +294,7 @@ def test_a_row_without_numbers_is_a_picture_without_a_face(predict, photos):
     table = photos / "boxes.csv"
     table.write_text("file,x,y,width,height\nempty.png,,,,\n")
     ended = predict(str(photos / "empty.png"), "--boxes", str(table))
-    assert (ended.code, "no face found" in ended.out) == (0, True)
+    assert (ended.code, "no box was given" in ended.out) == (0, True)
 
 
 def test_a_box_of_a_small_face_is_counted(predict, photos):
@@ -322,6 +322,7 @@ def test_boxes_and_pictures_that_do_not_match_are_reported(predict, photos, tmp_
     table.write_text("file,x,y,width,height\nmy photos/empty.png,1,2,50,50\nother.png,1,2,50,50\n")
     ended = predict(str(photos), "--boxes", str(table))
     assert ended.code == 0
+    assert ended.out.count("no box was given") == 2
     assert "no boxes for 3 of 4 pictures, 1 file of it not among the pictures" in ended.err
 
 

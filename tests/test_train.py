@@ -227,9 +227,17 @@ class Explodes(EmotionClassifier):
 def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(train, tmp_path, monkeypatch, more, step):
     (tmp_path / "dead_end.py").write_text(DEAD_END)
     monkeypatch.syspath_prepend(tmp_path)
-    ended = train(*SMALL[:4], "plugins=[dead_end]", "model=explodes", *SMALL[6:], *more, "hydra.run.dir=out")
+    keys = (
+        "plugins=[dead_end]",
+        "model=explodes",
+        "scheduler=cosine",
+        "scheduler.warmup_epochs=0",
+        "optimizer.lr=0.002",
+    )
+    ended = train(*SMALL[:4], *keys, *SMALL[6:], *more, "hydra.run.dir=out")
     assert ended.code == 1
-    assert f"the loss became NaN or infinite at step {step} (epoch 2" in ended.line
+    rate = 0.002 * 0.5 * (1 + math.cos(math.pi * (step - 1) / 21))  # of that step, not of the epoch's end
+    assert f"the loss became NaN or infinite at step {step} (epoch 2, learning rate {rate:.3g})" in ended.line
     state = torch.load(tmp_path / "out" / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["epoch"] == 0
     assert all(torch.isfinite(value).all() for value in state["state_dict"].values())
@@ -299,6 +307,8 @@ def test_fine_tuning_starts_from_the_given_weights(train, small_run, tmp_path):
         (["trainer.overfit_batches=1", "trainer.limit_train=0.5"], ("trainer.limit_train=0.5", "overfit_batches=1")),
         (["trainer.overfit_batches=1", "trainer.limit_val=0.5"], ("trainer.limit_val=0.5", "overfit_batches=1")),
         (["trainer.overfit_batches=1", "data.sampler=balanced"], ("data.sampler=balanced", "overfit_batches=1")),
+        (["trainer.gradient_clip_by=value"], ("trainer.gradient_clip_by=value", "trainer.gradient_clip,")),
+        (["trainer.sync_batchnorm=false"], ("trainer.sync_batchnorm=false", "trainer.devices=2")),
         (["scheduler=plateau", "stages=[[24,3]]"], ("stages=[[24, 3]]", "scheduler=plateau")),
     ],
 )

@@ -450,7 +450,7 @@ def plan_text(record: Record, made: Plan, zero: float) -> str:
         zero: time on the campaign's clock at which the plan begins.
     """
     members, students = bool(made.members), any(training.role == STUDENT for training in made.taught)
-    wide = made.roster.width and (members or students)
+    wide = made.roster.width and (members or students) and not record.request.sets_width
     width = f", {called(members, students)} of width {made.roster.width}" if wide else ""
     taught = called(members, students and not members)
     first = f", {taught} taught by {made.roster.first_teacher}" if made.roster.first_teacher else ""

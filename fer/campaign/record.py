@@ -64,6 +64,11 @@ class Request:
     seed: int = 0
     test: bool = True
 
+    @property
+    def sets_width(self) -> bool:
+        """Whether the settings name a width for all networks, in place of the one that fits the time."""
+        return any(text.lstrip("+").partition("=")[0] == "model.width" for text in self.settings)
+
 
 @dataclass
 class Network:

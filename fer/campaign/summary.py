@@ -119,7 +119,7 @@ def _lead(record: Record) -> list[str]:
     data, faces = Path(record.request.data).name, record.faces
     counts = ", ".join(f"{count:,} {split}" for split, count in faces.items())
     members, students = bool(record.of_role("member")), bool(record.of_role(STUDENT))
-    wide = record.width and (members or students)
+    wide = record.width and (members or students) and not record.request.sets_width
     width = f" {called(members, students).capitalize()} have width {record.width}." if wide else ""
     return [
         f"{data}, split {record.request.rule}: {counts} faces. Trainings ran {record.where}.{width}{_teaching(record)}"

@@ -616,6 +616,16 @@ class TrainSettings:
                 f"trainer.restarts={trainer.restarts}: restarts the processes of trainer.devices=2 or more; leave it "
                 "out, and continue a killed run with resume=FOLDER"
             )
+        if trainer.gradient_clip is None and trainer.gradient_clip_by != "norm":
+            raise FerError(
+                f"trainer.gradient_clip_by={trainer.gradient_clip_by}: nothing is clipped; set trainer.gradient_clip, "
+                "or leave it out"
+            )
+        if trainer.ranks == 1 and not trainer.sync_batchnorm:
+            raise FerError(
+                "trainer.sync_batchnorm=false: one device normalises the whole batch; set trainer.devices=2 or more, "
+                "or leave it out"
+            )
         beside = {
             f"data.sampler={data.sampler}": data.sampler != "shuffle",
             f"data.weights={data.weights}": data.weights is not None,

@@ -428,7 +428,7 @@ def found_again(known: DataKeys) -> str:
     except FerError as error:
         before = known["path"]
         reason = f"trained on {before}, which was not found" if before else "its file does not name its training data"
-        raise FerError(f"{reason}; name the data with --data ({error})") from error
+        raise FerError(f"{reason}; {error}") from error
     return path
 
 

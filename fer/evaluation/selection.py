@@ -30,6 +30,7 @@ from fer.metrics.calibration import Threshold, at_threshold, fitted_temperature,
 from fer.metrics.groups import of_part, share_interval
 from fer.metrics.results import THESE_FACES, VAL, Answered, Answering, SelectionRecord, Step
 from fer.runs.predictions import Scored
+from fer.system.text import plural
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +117,8 @@ def selection_report(names: Sequence[str], choice: Choice, predicted: Array, tar
     steps, given = choice.picks, len(names)
     left_out = tuple(name for name, weight in zip(names, choice.weights.tolist(), strict=True) if not weight)
     best = float(doubled(predicted.argmax(2) == targets).mean(1).max())
-    log.info("chosen on val: %d of %d networks, in %d steps", given - len(left_out), given, len(steps))
+    kept = given - len(left_out)
+    log.info("chosen on val: %d of %s, in %s", kept, plural(given, "network"), plural(len(steps), "step"))
     if steps[-1].accuracy < best:
         log.warning(
             "the chosen ensemble lowers the NLL of val, but its accuracy there is %.2f %%, the best network's %.2f %%",

@@ -95,8 +95,7 @@ class ParityCheck:
         found = self._searched
         if isinstance(found, FerError):
             raise FerError(
-                "--int8: needs the network's training data, train for calibration and val for the check; name the data "
-                f"with --data ({found})"
+                f"--int8: needs the network's training data, train for calibration and val for the check: {found}"
             )
         return found
 

@@ -19,7 +19,7 @@ from fer.inference.exported import Images
 from fer.models import EmotionClassifier
 
 FACES_AT_ONCE = 256  # more are no faster on a CPU
-STEPS = 16  # of integrated gradients
+STEPS = 64  # of integrated gradients; the sum over the pixels of tiny is then 4 % off on average, with 16 steps 19 %
 WINDOW = 5 / 48  # of the side, over which integrated gradients are averaged: 5 of 48 pixels
 LEAST_SIDE = 6  # pixels of the feature maps that Grad-CAM prefers; smaller ones show hardly more than a quarter
 

@@ -76,26 +76,29 @@ class Record(TypedDict, total=False):
     faces: list[FaceRecord]
     too_small: int
     unconfirmed: int
+    boxes: int  # that a table gave for the picture, in place of the detector
     video: VideoRecord
     annotated: str  # name of the copy with its faces marked
 
 
-def record(file: Path, answer: Answer | str) -> Record:
+def record(file: Path, answer: Answer | str, boxes: int | None = None) -> Record:
     """Return the record of a picture.
 
     Args:
         file: the picture.
         answer: what is predicted, or why it could not be read.
+        boxes: number of boxes that were given for it; None where a detector searched it.
     """
     if isinstance(answer, str):
         return {"file": str(file), "error": answer}
-    return {
+    found: Record = {
         "file": str(file),
         "width": answer.size[0],
         "height": answer.size[1],
         "faces": [_of_face(face) for face in answer.faces],
         "too_small": answer.too_small,
     }
+    return found if boxes is None else {**found, "boxes": boxes}
 
 
 def frame_record(file: str, frame: Frame) -> Record:
@@ -164,6 +167,8 @@ def rows(found: Record, emotions: Sequence[str]) -> list[list[object]]:
 
 def no_face(found: Record) -> str:
     """Return in words why a picture or frame has no faces."""
+    if found.get("boxes") == 0:
+        return "no box was given"
     counts = ((found.get("too_small"), "too small"), (found.get("unconfirmed"), "not confirmed yet"))
     return "no face found" + "".join(f", {count} {words}" for count, words in counts if count)
 

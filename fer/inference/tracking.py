@@ -18,7 +18,8 @@ from fer.inference.detect import Detection
 
 LEAST_OVERLAP = 0.3  # of a detection with the expected box of a track
 LIVES = 1.0  # seconds without a detection after which a track ends
-CARRIED = 0.25  # seconds without a detection for which its box is carried on; two detections may be missed
+CARRIED = 0.25  # seconds without a detection that are bridged; two detections may be missed
+KEPT = 8  # detections of a track that are remembered, more than a frame waits for
 HITS = 3  # detections before a track is shown
 LATEST = 0.5  # weight of the latest movement in the velocity; boxes of a cascade tremble
 
@@ -42,9 +43,14 @@ class Track:
     def __init__(self, time: float, face: Detection) -> None:
         self.number: int | None = None  # from the detection on that makes it shown
         self.began = self.since = time  # seconds; shown from the second on, once it has a number
-        self.before = self.last = Sighting(time, face)
+        self.sightings = [Sighting(time, face)]  # the latest, oldest first
         self.hits, self.missed = 1, False
         self._velocity = np.zeros(2)  # pixels per second, of the middle
+
+    @property
+    def last(self) -> Sighting:
+        """The last detection."""
+        return self.sightings[-1]
 
     def add(self, time: float, face: Detection) -> None:
         """Continue the track with a detection."""
@@ -52,17 +58,22 @@ class Track:
         if passed > 0:
             moved = np.subtract(face.box.centre, self.last.face.box.centre) / passed
             self._velocity += (moved - self._velocity) * (1.0 if self.hits == 1 else LATEST)
-        self.before, self.last = self.last, Sighting(time, face)
+        self.sightings = [*self.sightings[-KEPT + 1 :], Sighting(time, face)]
         self.hits, self.missed = self.hits + 1, False
 
     def at(self, time: float) -> Detection:
-        """Return the face at a time: between its last two detections, or moved on from the last with its velocity."""
-        face = self.last.face
-        if time >= self.last.time or self.before is self.last:
+        """Return the face at a time: between two detections, or moved on from the last with its velocity."""
+        if time >= self.last.time or len(self.sightings) == 1:
+            face = self.last.face
             x, y = self._velocity * (time - self.last.time)
             return replace(face, box=replace(face.box, x=face.box.x + float(x), y=face.box.y + float(y)))
-        share = (time - self.before.time) / (self.last.time - self.before.time)
-        return _between(self.before.face, face, share)
+        later = [sighting.time > time for sighting in self.sightings].index(True)
+        before, after = self.sightings[max(later, 1) - 1], self.sightings[max(later, 1)]
+        return _between(before.face, after.face, (time - before.time) / (after.time - before.time))
+
+    def is_shown(self, time: float) -> bool:
+        """Return whether the track has been confirmed by a time, and is not past its last detection for long."""
+        return self.number is not None and time >= self.since and time - self.last.time <= CARRIED
 
 
 class Tracker:
@@ -106,13 +117,32 @@ class Tracker:
             if track.number is None and track.hits >= self._hits:
                 track.number, track.since = next(self._numbers), time
 
-    def shown(self, time: float) -> list[tuple[int, Detection]]:
-        """Return number and face of each track that is shown at a time, at or shortly before the last detection."""
+    def shown(self, time: float, *, live: bool) -> list[tuple[int, Detection]]:
+        """Return number and face of each track that is shown at a time, at or shortly after the last detection.
+
+        Args:
+            time: of a frame, in seconds.
+            live: show a face that the latest search has missed for a while; else it has left with its last detection.
+        """
         return [
             (track.number, track.at(time))
             for track in self.tracks
-            if track.number is not None and time >= track.since and time - track.last.time <= CARRIED
+            if track.is_shown(time)
+            and track.number is not None
+            and (live or time <= track.last.time or not track.missed)
         ]
+
+    def settled(self, time: float, now: float) -> bool:
+        """Return whether it is known which faces a frame has: none is missed that a search may find again.
+
+        Args:
+            time: of the frame, in seconds.
+            now: of the latest search.
+        """
+        return not any(
+            track.missed and track.is_shown(time) and time > track.last.time and now - track.last.time <= CARRIED
+            for track in self.tracks
+        )
 
     def unconfirmed(self, time: float) -> int:
         """Return how many faces were detected at or before a time and are not shown yet."""

@@ -214,10 +214,11 @@ def watch(
     search = FrameSearch(predictor.detector)
     tracker = Tracker(1 if predictor.detector.name == "none" else HITS)
     detections, samples = Every(1 / PER_SECOND), Every(1 / fps if fps else 0.0)
-    frames: list[_Uncut] = []  # since the last detection
+    frames: list[_Uncut] = []  # whose faces are not settled
     waiting = _Waiting(predictor, Smoother(half_life), live=clip.live)
+    since = 0  # frames since the last detection
     for number, time in clip:
-        detected, sampled = detections.due(time) or len(frames) >= FRAMES_AT_ONCE, samples.due(time)
+        detected, sampled = detections.due(time) or since >= FRAMES_AT_ONCE, samples.due(time)
         frame = clip.pixels() if detected or sampled else None
         if frame is None:
             continue
@@ -225,12 +226,14 @@ def watch(
         if sampled:
             colour = _bands(frame) if predictor.in_colour else ()
             frames.append(_Uncut(number, time, grey, frame if pixels else None, colour))
+            since += 1
         if detected:
             tracker.update(time, search(grey, time, tracker.expected(time)))
-            waiting.take(frames, tracker)
+            since = 0
+            waiting.take(frames, tracker, time)
             if waiting.full():
                 yield from waiting.predicted()
-    waiting.take(frames, tracker)
+    waiting.take(frames, tracker, float("inf"))
     yield from waiting.predicted()
 
 
@@ -285,13 +288,20 @@ class _Waiting:
     live: bool
     frames: list[_Cut] = field(default_factory=list)
 
-    def take(self, frames: list[_Uncut], tracker: Tracker) -> None:
-        """Cut out the faces of the frames up to a detection, and empty their list."""
-        self.frames += [self._cut(frame, tracker) for frame in frames]
-        frames.clear()
+    def take(self, frames: list[_Uncut], tracker: Tracker, now: float) -> None:
+        """Cut out the faces of the frames up to the first that is not settled, and take them from their list.
+
+        Of a camera all are taken, since its frames do not wait.
+        """
+        while frames and (self.live or tracker.settled(frames[0].time, now)):
+            self.frames.append(self._cut(frames.pop(0), tracker))
 
     def _cut(self, given: _Uncut, tracker: Tracker) -> _Cut:
-        inside = [(track, face) for track, face in tracker.shown(given.time) if _inside(face.box, given.grey.size)]
+        inside = [
+            (track, face)
+            for track, face in tracker.shown(given.time, live=self.live)
+            if _inside(face.box, given.grey.size)
+        ]
         faces = [(track, face) for track, face in inside if face.box.side >= LEAST_SIDE]
         faces.sort(key=lambda pair: -pair[1].box.side)
         if self.predictor.largest:

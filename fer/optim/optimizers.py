@@ -155,7 +155,7 @@ def muon(
         layer_decay: see ``slowed``.
 
     Raises:
-        FerError: too many iterations for bfloat16.
+        FerError: too many iterations for bfloat16, or nothing for Muon to train.
     """
     if bf16 and iterations > MOST_IN_BF16:
         raise FerError(
@@ -173,6 +173,11 @@ def muon(
         rate = group.get("lr", lr)
         typed.append({**group, "params": hidden, "lr": rate, "orthogonal": True, "momentum": momentum})
         typed.append({**group, "params": rest, "lr": rate * adam_lr / lr, "orthogonal": False})
+    if not any(group["orthogonal"] and group["params"] for group in typed):
+        raise FerError(
+            "optimizer=muon: the layer of the logits and vectors are all that is trained, and AdamW trains those; set "
+            f"optimizer=adamw optimizer.lr={adam_lr:g}"
+        )
     return Muon(
         [group for group in typed if group["params"]],
         (0.9, 0.999),

@@ -90,13 +90,23 @@ def step(
     hold_epochs: Count = 0,
     warmup_epochs: NonNegative = 0.0,
 ) -> Factor:
-    """Return a rate that is constant for ``hold_epochs``, then multiplied by ``gamma`` every ``step_epochs`` epochs."""
+    """Return a rate that is constant for ``hold_epochs``, then multiplied by ``gamma`` every ``step_epochs`` epochs.
+
+    Raises:
+        FerError: the warm-up is as long as the run, or longer.
+    """
+    _check_warmup(warmup_epochs, epochs)
     return warmed_up(lambda time: gamma ** (max(0, int(time) - hold_epochs) // step_epochs), warmup_epochs)
 
 
 @SCHEDULES.register("exponential")
 def exponential(epochs: int, /, *, gamma: Fraction = 0.95, warmup_epochs: NonNegative = 0.0) -> Factor:
-    """Return a rate that decays by the factor ``gamma`` each epoch, a little at every step."""
+    """Return a rate that decays by the factor ``gamma`` each epoch, a little at every step.
+
+    Raises:
+        FerError: the warm-up is as long as the run, or longer.
+    """
+    _check_warmup(warmup_epochs, epochs)
     return warmed_up(lambda time: gamma**time, warmup_epochs)
 
 

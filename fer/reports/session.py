@@ -113,8 +113,10 @@ class Session:
         pictures: Iterable[Picture] = files
         if self.options.annotated is not None:
             pictures, together = self._decoded(files), min(together, COPIES_AT_ONCE)
-        for file, answer in zip(files, self.predictor.answers(pictures, known, together), strict=True):
-            entry = record(file, str(answer) if isinstance(answer, PictureError) else answer)
+        counts = [None] * len(files) if known is None else [*map(len, known)]
+        answers = self.predictor.answers(pictures, known, together)
+        for file, answer, count in zip(files, answers, counts, strict=True):
+            entry = record(file, str(answer) if isinstance(answer, PictureError) else answer, count)
             self._count(entry)
             if isinstance(answer, PictureError):
                 self.copies.pop(file, None)

@@ -4,6 +4,8 @@ It runs in place of a training. Everything is prepared as for a training. Then t
 in its logarithm, until the loss diverges. The curve goes to ``figures/lr_finder.png`` and ``.svg``, its values to
 ``lr_finder.json``. The run ends there and changes nothing.
 
+With ``optimizer=muon`` the rate ``optimizer.lr`` rises alone; ``optimizer.adam_lr`` stays as it is.
+
 No rate is suggested. On FER2013, mlp and a small cnn were trained for 4 to 6 epochs with adamw and sgd. The best rates
 were 4 to 30 times that of the steepest descent, up to about the rate of the lowest smoothed loss. The latter is stated.
 Lightning's own finder (2.6) is not used. It gives the first losses too little weight, so that the curve begins at half
@@ -126,7 +128,10 @@ class RangeTest(Callback):
         """Set the step's rate."""
         self._rate = rate_at(trainer.global_step)
         assert isinstance(pl_module, Trainable)
-        for group in trainer.optimizers[0].param_groups:  # a pretrained trunk's rate keeps its proportion
+        for group in trainer.optimizers[0].param_groups:
+            if not group.get("orthogonal", True):  # of Muon's AdamW, whose rate is optimizer.adam_lr
+                continue
+            # a pretrained trunk's rate keeps its proportion
             group["lr"] = self._rate * group["initial_lr"] / pl_module.base_rate
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:

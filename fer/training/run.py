@@ -260,6 +260,8 @@ def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> 
         teach(settings.distill, model, data)
     elif settings.distill != DistillSettings():
         log.warning("distill: no teachers are named, so that only the labels are learned; set distill.teachers")
+    if settings.augment.strength != 1 and settings.augment.at_strength() == replace(settings.augment, strength=1.0):
+        log.warning("augment.strength=%g: nothing that it scales is on; set augment=strong", settings.augment.strength)
     if (decay := settings.optimizer.get("layer_decay", 1.0)) < 1:
         rates = ", ".join(f"{rate:.3g}" for rate in model.layer_rates())
         log.info(
@@ -288,11 +290,16 @@ def _created(settings: TrainSettings, data: FERDataModule) -> Trainable:
 
 
 def _check_labels(settings: TrainSettings, data: FERDataModule, model: Trainable) -> None:
-    """Raise if the loss needs soft targets that the data lack, or does not take the labels that mixing makes."""
+    """Raise if the loss does not fit the labels: soft targets or none, classes or the shares that mixing makes."""
     if model.wants_soft_targets and data.faces.soft is None:
         raise FerError(
             f"loss={settings.loss['name']}: needs soft targets; set data.labels=ferplus data.ferplus_rule=soft and "
             f"name FER+'s file with data.votes="
+        )
+    if data.faces.soft is not None and not model.wants_soft_targets and settings.resume is None:
+        raise FerError(
+            f"data.ferplus_rule=soft: loss={settings.loss['name']} learns the class with the most votes alone; set "
+            "loss=soft_cross_entropy or loss=label_drawing, or data.ferplus_rule=argmax"
         )
     if data.mixing and not model.takes_shares:
         choices = "cross_entropy" if data.faces.soft is None else "soft_cross_entropy"

@@ -1,5 +1,6 @@
 """The phases of a campaign on its clock, and what the page says of teachers and widths."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -73,6 +74,9 @@ def test_the_page_names_the_teachers_of_the_students_and_the_width_of_wide_netwo
     assert "eachers" not in lead  # chosen after the student's training began
     record.networks[0].teachers = ["mixup"]
     assert "Teachers of the students, chosen on val: mixup." in summary_of(record, tmp_path).lead[0]
+    record.request = replace(record.request, settings=("model.width=8",))
+    assert "width" not in summary_of(record, tmp_path).lead[0]  # the planned one is not that of the networks
+    record.request = replace(record.request, settings=())
     record.networks = [Network("small", "small", [], 1, 0.0, 1.0, teachers=["tiny"])]
     record.first_teacher = "tiny"
     (lead,) = summary_of(record, tmp_path).lead

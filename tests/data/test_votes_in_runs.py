@@ -105,6 +105,10 @@ def test_a_network_is_compared_with_the_annotators(train, evaluate, voted, tmp_p
         (["data.labels=ferplus"], "has no votes; name FER+'s file with data.votes="),
         (["loss=soft_cross_entropy"], "needs soft targets; set data.labels=ferplus data.ferplus_rule=soft"),
         (["data.labels=ferplus", "data.votes=votes.csv", "loss=label_drawing"], "needs soft targets"),
+        (
+            ["data.labels=ferplus", "data.votes=votes.csv", "data.ferplus_rule=soft"],
+            "loss=cross_entropy learns the class with the most votes alone; set loss=soft_cross_entropy",
+        ),
         (["data.ferplus_rule=most"], "did you mean"),
         (["data.sampler=balance"], "did you mean 'balanced'"),
     ],

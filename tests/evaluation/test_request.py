@@ -55,4 +55,4 @@ def test_a_network_that_names_no_data_is_not_looked_up_as_none(tmp_path, monkeyp
     with pytest.raises(FerError) as caught:
         settings_of(Request(networks=[]), [member("a", {"settings": keys(path=None)})])
     assert "does not name its training data" in str(caught.value)
-    assert "--data" in str(caught.value)
+    assert "set data.path= or $FER_DATA" in str(caught.value)

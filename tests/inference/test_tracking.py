@@ -17,11 +17,11 @@ def face(x, y=100.0, side=50.0, tilt=0.0):
 
 
 def tracked(scenes):
-    """Return, for each detection, track -> middle of its face, rounded."""
+    """Return, for each detection, track -> middle of its face as it is shown live, rounded."""
     tracker, frames = Tracker(), []
     for number, faces in enumerate(scenes):
         tracker.update(number * STEP, faces)
-        frames.append({track: round(one.box.centre[0]) for track, one in tracker.shown(number * STEP)})
+        frames.append({track: round(one.box.centre[0]) for track, one in tracker.shown(number * STEP, live=True)})
     return frames
 
 
@@ -74,22 +74,41 @@ def test_frames_more_than_a_second_apart_are_followed_too():
     tracker = Tracker()
     for number in range(4):
         tracker.update(2.0 * number, [face(100)])
-    assert [track for track, _ in tracker.shown(6.0)] == [1]
+    assert [track for track, _ in tracker.shown(6.0, live=False)] == [1]
 
 
 def test_boxes_between_two_detections_are_interpolated():
     tracker = Tracker(hits=1)
     tracker.update(0.0, [face(100, side=40)])
     tracker.update(0.1, [face(110, side=48, tilt=15.0)])
-    ((track, middle),) = tracker.shown(0.025)
+    ((track, middle),) = tracker.shown(0.025, live=False)
     assert (track, middle.box.centre, middle.box.side, middle.tilt) == (1, (102.5, 100.0), 42.0, 3.75)
     assert tracker.expected(0.15)[0].box.centre == pytest.approx((115, 100))
+
+
+def test_a_frame_waits_while_a_missed_face_may_be_found_again():
+    tracker = Tracker(hits=1)
+    for number in range(3):
+        tracker.update(number * STEP, [face(100 + 10 * number)])
+    tracker.update(0.3, [])
+    assert (tracker.settled(0.2, 0.3), tracker.settled(0.25, 0.3)) == (True, False)
+    tracker.update(0.4, [face(140)])
+    assert tracker.settled(0.25, 0.4)
+    ((_, at),) = tracker.shown(0.25, live=False)
+    assert at.box.centre == pytest.approx((125, 100))  # between the detections around it
+    tracker.update(0.5, [face(160)])
+    ((_, at),) = tracker.shown(0.25, live=False)
+    assert at.box.centre == pytest.approx((125, 100))  # although there are later ones
+    for number in (6, 7, 8):
+        tracker.update(number * STEP, [])
+        assert tracker.settled(0.55, number * STEP) == (number == 8)
+    assert (tracker.shown(0.55, live=False), len(tracker.shown(0.55, live=True))) == ([], 1)
 
 
 def test_faces_that_are_not_shown_yet_are_counted():
     tracker = Tracker()
     tracker.update(0.0, [face(100), face(300)])
-    assert (tracker.shown(0.0), tracker.unconfirmed(0.05)) == ([], 2)
+    assert (tracker.shown(0.0, live=True), tracker.unconfirmed(0.05)) == ([], 2)
     tracker.update(0.1, [face(100)])
     tracker.update(0.2, [face(100)])
     assert [tracker.unconfirmed(time) for time in (0.0, 0.1, 0.2, 0.3)] == [2, 2, 1, 0]

@@ -170,7 +170,7 @@ def test_data_that_lie_elsewhere_are_known_by_their_contents(evaluate, share, tr
     assert share("looked/val", "real.safetensors").code == 0
     before = metrics(tmp_path / "looked" / "val")
     ended = evaluate("real.safetensors", "--out", "without")
-    assert (ended.code, "name the data with --data" in ended.line) == (1, True), ended.line
+    assert (ended.code, "no data: --data" in ended.line) == (1, True), ended.line
     assert evaluate("real.safetensors", "--data", str(table), "--out", "with").code == 0
     after = metrics(tmp_path / "with" / "val")
     assert after["clean"]["n"] == before["clean"]["n"] is not None

@@ -65,6 +65,15 @@ def test_the_first_groups_last_matrix_is_adams():
     assert (kinds[id(head.weight)], kinds[id(trunk.weight)]) == (False, True)
 
 
+def test_nothing_but_the_layer_of_the_logits_and_vectors_is_refused():
+    with pytest.raises(FerError, match=r"optimizer=muon: .*set optimizer=adamw optimizer.lr=0.01"):
+        made(nn.Linear(4, 3).parameters())
+    frozen = network()
+    frozen[:-1].requires_grad_(False)
+    with pytest.raises(FerError, match="optimizer=muon: "):
+        made(frozen.parameters())
+
+
 def test_scale_of_the_gradient_does_not_matter():
     matrix = torch.randn(6, 9, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(orthogonal(1e4 * matrix, 3), orthogonal(matrix, 3), rtol=1e-3, atol=1e-4)

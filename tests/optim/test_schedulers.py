@@ -75,9 +75,10 @@ def test_a_plateau_that_lowers_nothing_is_refused():
         SCHEDULES.arguments({"name": "plateau", "factor": 1.0})
 
 
-def test_a_warm_up_as_long_as_the_run_is_refused():
+@pytest.mark.parametrize(("name", "arguments"), [("cosine", {}), ("step", {"step_epochs": 2}), ("exponential", {})])
+def test_a_warm_up_as_long_as_the_run_is_refused(name, arguments):
     with pytest.raises(FerError, match="scheduler.warmup_epochs=.*expected less than trainer.max_epochs="):
-        factors("cosine", warmup_epochs=EPOCHS)
+        factors(name, **arguments, warmup_epochs=EPOCHS)
 
 
 def test_a_timeline_has_no_jump_and_always_reaches_the_end():

@@ -114,6 +114,11 @@ def test_the_leaderboard_is_sorted_and_says_what_the_runs_say(page):
     assert p < 0.05
     assert source.count(" *<") == sum(one.difference(group, one.best)[1] < 0.05 for group in one.groups[1:])
     assert source.count('<div class="interval-bar">') == CONFIGURATIONS
+    low, high = compare_page.axis_limits(one)
+    intervals = [group.accuracy.interval for group in one.groups]
+    assert source.count('<s class="low">') == sum(interval.low < low for interval in intervals) > 0
+    assert source.count('<s class="high">') == sum(interval.high > high for interval in intervals)
+    assert "An arrow at the edge: the band goes on" in source
 
 
 def test_every_pair_of_configurations_has_its_difference(page):

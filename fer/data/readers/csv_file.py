@@ -35,6 +35,7 @@ from fer.data.readers.table_file import (
     open_table,
     sound,
     tables_in,
+    why_no_faces,
 )  # fmt: skip
 
 SIDE = 48  # pixels; FER2013's images are 48x48
@@ -104,18 +105,12 @@ def inputs(path: Path) -> tuple[list[Path], list[str]]:
 
 def without_faces(folder: Path) -> list[str]:
     """Return the problems of a folder's tables if none of them holds faces, such as lists of pictures; else nothing."""
-    problems = []
-    for file in tables_in(folder):
-        try:
-            with ExitStack() as stack, sound(file):
-                header(next(lines_of(open_table(file, stack).stream, file), b""), file)
-        except NoFaces as problem:
-            problems.append(str(problem))
-        except FerError:
-            return []  # damaged, which ``read`` reports
-        else:
-            return []
-    return problems
+    return why_no_faces(tables_in(folder), _header_of)
+
+
+def _header_of(file: Path) -> Columns:
+    with ExitStack() as stack, sound(file):
+        return header(next(lines_of(open_table(file, stack).stream, file), b""), file)
 
 
 def read(path: Path, *, image_size: int = SIDE, on_bad: OnBad = "error") -> Faces:

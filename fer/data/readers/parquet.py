@@ -20,7 +20,7 @@ from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source
 from fer.data.labels import FERPLUS_EMOTIONS, SPLIT_FOLDERS, emotion_index, folder_key
 from fer.data.readers.image_folder import Names, official_split, reshuffled_notes, unused_note
 from fer.data.readers.picture_set import Sample, read_samples
-from fer.data.readers.table_file import NoFaces
+from fer.data.readers.table_file import NoFaces, why_no_faces
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -90,17 +90,7 @@ class Parquet:
 
     def without_faces(self, folder: Path) -> list[str]:
         """Return the problems of a folder's files if none has pictures, such as lists of them; else nothing."""
-        problems = []
-        for file in self.files(folder):
-            try:
-                self._opened(file)
-            except NoFaces as problem:
-                problems.append(str(problem))
-            except FerError:
-                return []  # reported as it is read
-            else:
-                return []
-        return problems
+        return why_no_faces(self.files(folder), self._opened)
 
     def _opened(self, file: Path) -> "tuple[ParquetFile, Columns]":
         """Return a file and its columns.

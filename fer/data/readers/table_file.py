@@ -7,7 +7,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -30,6 +30,26 @@ DAMAGED = (
 
 class NoFaces(FerError):
     """A file that is no table of faces: a list of pictures, an archive of them, or an empty file."""
+
+
+def why_no_faces(files: Sequence[Path], opens: Callable[[Path], object]) -> list[str]:
+    """Return the problem of each file if none of them holds faces, such as lists of pictures; else nothing.
+
+    Args:
+        files: tables.
+        opens: opens one, and raises ``NoFaces`` if it holds none.
+    """
+    problems = []
+    for file in files:
+        try:
+            opens(file)
+        except NoFaces as problem:
+            problems.append(str(problem))
+        except FerError:
+            return []  # damaged, which is reported as it is read
+        else:
+            return []
+    return problems
 
 
 @contextmanager

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.distributions import Beta
+from torch.distributions import Beta, Gamma
+
+SMALL = 0.05  # alpha below which torch's draws from Beta lose their meaning: both gammas may be 0 in 32 bits
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,16 @@ class Mixing:
 def share(count: int, alpha: float, like: Tensor) -> Tensor:
     """Return (count,) shares drawn from Beta(alpha, alpha) on the device of ``like``."""
     alphas = torch.full((count,), alpha, device=like.device)
+    if alpha < SMALL:
+        return torch.sigmoid(_log_gamma(alphas) - _log_gamma(alphas))
     shares: Tensor = Beta(alphas, alphas, validate_args=False).sample()
     return shares
+
+
+def _log_gamma(alphas: Tensor) -> Tensor:
+    """Return the logarithms of draws from Gamma(alpha), by way of Gamma(alpha + 1) (Marsaglia & Tsang 2000)."""
+    uniform = 1 - torch.rand_like(alphas)  # above 0
+    return Gamma(alphas + 1, torch.ones_like(alphas), validate_args=False).sample().log() + uniform.log() / alphas
 
 
 def rectangles(area: Tensor, side: int) -> Tensor:

@@ -33,6 +33,10 @@ COSTS = {  # key of metrics.json -> label of its axis
     "images_per_second": "images a second in training",
     "peak_memory_mb": "largest memory, MB",
 }
+BARS = (  # legend of the bars
+    "In a bar, the line is the interval for other faces and the band that for other seeds; a thin tick is a seed, the "
+    "thick one their mean. An arrow at the edge: the band goes on."
+)
 UNITS = (("seconds", 1, 120), ("minutes", 60, 7200), ("hours", 3600, float("inf")))  # name, seconds, largest value in s
 
 
@@ -222,7 +226,7 @@ def leaderboard(board: Ranking, number: int, by: str) -> Markup:
     ]
     table = html.named(html.table(["", "configuration", *heads], rows, [2, 3, 5, 6, 7]))
     order = "" if by == "accuracy" else f" Sorted by {COLUMNS[by].head}."
-    legend = paragraph(" ".join(ranking.MARKS), order, class_="soft legend")
+    legend = paragraph(" ".join([*ranking.MARKS, BARS]), order, class_="soft legend")
     parts = [table, legend]
     if not board.brief:
         intro = paragraph(
@@ -276,7 +280,7 @@ def scale(low: float, high: float) -> Markup:
 
 
 def bar(group: Group, low: float, high: float) -> Markup:
-    """Return a bar with the mean accuracy, each seed and both intervals."""
+    """Return a bar with the mean accuracy, each seed and both intervals; an arrow where that of seeds goes on."""
 
     def at(value: float) -> float:
         return 100 * min(1.0, max(0.0, (value - low) / (high - low or 1)))
@@ -289,6 +293,8 @@ def bar(group: Group, low: float, high: float) -> Markup:
     pieces = [piece(group.over_faces, "of-faces")]
     if seeds.interval is not None:
         pieces.append(piece(seeds.interval, "of-seeds"))
+        beyond = {"low": seeds.interval.low < low, "high": seeds.interval.high > high}
+        pieces += [tag("s", class_=end) for end, is_cut in beyond.items() if is_cut]
         pieces += [tag("u", style=f"left:{at(run.metrics.accuracy):.1f}%") for run in group.runs]
     return tag("div", *pieces, tag("b", style=f"left:{at(seeds.mean):.1f}%"), class_="interval-bar")
 

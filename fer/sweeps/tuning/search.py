@@ -136,6 +136,7 @@ class Search(Watch):
         self._attempts: dict[Job, Attempt] = {}
         self._open: set[int] = set()  # numbers of this process's trials that have not ended
         self._start = time.monotonic()
+        self._finished: float | None = None  # when the last trial ended
         self._looked = -LOOK_S
 
     def run(self) -> None:
@@ -154,6 +155,7 @@ class Search(Watch):
                     self._wait()
                     jobs.run(self.next_job, self.task.slots, self, self.task.servers)
         finally:
+            self._finished = time.monotonic()
             self.line.end()
 
     def _wait(self) -> None:
@@ -170,8 +172,8 @@ class Search(Watch):
         return trials(self.study, self.task.parameters)
 
     def seconds(self) -> float:
-        """Return the duration of the search, earlier parts included."""
-        return self.task.spent + time.monotonic() - self._start
+        """Return the duration of the search up to the end of its trials, earlier parts included."""
+        return self.task.spent + (self._finished or time.monotonic()) - self._start
 
     # --- starts of trials -------------------------------------------------------------------------------------------
 

@@ -39,6 +39,7 @@ class FiniteLoss(Callback):
         self._finite: Tensor | None = None  # True while every loss since the latest check was finite
         self._steps: Tensor | None = None  # number of batches with finite losses before the first bad one
         self._checked = 0  # step of the latest check
+        self._rates: list[float] = []  # of the batches since then
         self._predicted: Tensor | None = None  # True while val has a probability for each face and class
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -48,6 +49,11 @@ class FiniteLoss(Callback):
     def _begin(self, trainer: pl.Trainer) -> None:
         self._finite = self._steps = None
         self._checked = trainer.global_step
+        self._rates = []
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: Any) -> None:
+        """Note the batch's learning rate: by the time of the check the schedule has moved on."""
+        self._rates.append(largest_rate(trainer.optimizers[0]))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -94,11 +100,11 @@ class FiniteLoss(Callback):
             NotFinite: naming the step, the epoch and the learning rate.
         """
         if self._finite is not None and self._steps is not None and not bool(_of_all(self._finite)):
-            step = self._checked + int(_of_all(self._steps)) // trainer.accumulate_grad_batches + 1
-            rate = largest_rate(trainer.optimizers[0])
+            batches = int(_of_all(self._steps))
+            step, rate = self._checked + batches // trainer.accumulate_grad_batches + 1, self._rates[batches]
             raise NotFinite(
                 f"the loss became NaN or infinite at step {step} (epoch {trainer.current_epoch + 1}, learning "
-                f"rate about {rate:.3g}); its weights were not saved: lower optimizer.lr or set trainer.gradient_clip"
+                f"rate {rate:.3g}); its weights were not saved: lower optimizer.lr or set trainer.gradient_clip"
             )
         self._begin(trainer)
 

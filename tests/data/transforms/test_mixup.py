@@ -1,5 +1,6 @@
 """MixUp and CutMix: a partner and a share for each face, labels in the same shares, bits that a resumed run has too."""
 
+import math
 import re
 
 import pytest
@@ -67,6 +68,17 @@ def test_shares_are_betas(alpha, middle):
     drawn = share(20_000, alpha, torch.zeros(1))
     assert drawn.mean().item() == pytest.approx(0.5, abs=0.01)
     assert drawn.var().item() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.05)
+
+
+@pytest.mark.parametrize("alpha", [0.04, 0.001, 1e-6])
+def test_small_alphas_mix_few_faces(alpha):
+    """Torch's own draws are 0.5 where both of its gammas are 0 in 32 bits."""
+    drawn = share(200_000, alpha, torch.zeros(1))
+    assert torch.isfinite(drawn).all()
+    between = ((drawn > 0.05) & (drawn < 0.95)).double().mean().item()
+    expected = 2 * alpha * math.log(19) / 2  # the density of Beta(a, a) is a / 2 / x / (1 - x) for small a
+    assert between == pytest.approx(expected, rel=0.15, abs=1e-4)
+    assert drawn.mean().item() == pytest.approx(0.5, abs=0.01)
 
 
 def test_squares_have_their_area_where_they_fit():
