@@ -27,6 +27,7 @@ from fer.inference.ensemble import Pick
 from fer.metrics.statistics import wilson
 from fer.runs import predictions
 from fer.runs.load import evaluations_on_test
+from fer.system.text import plural
 from fer.train import main as train_command
 
 
@@ -426,7 +427,7 @@ def test_an_ensembles_networks_are_chosen_on_val(train, evaluate, small_run, ano
     val = [metrics(run)["calibrated"]["nll"] for run in given]  # each at its own temperature
     assert selection["steps"][0]["added"] == files[val.index(min(val))]
     assert selection["steps"][0]["nll_val"] == pytest.approx(min(val), abs=1e-5)
-    assert f"chosen on val: {len(members)} of 3 networks, in {len(selection['steps'])} steps" in ended.out
+    assert f"chosen on val: {len(members)} of 3 networks, in {plural(len(selection['steps']), 'step')}\n" in ended.out
     assert len(members) > 1 or len(selection["steps"]) == 1
     assert selection["best_alone_val"] == pytest.approx(max(metrics(run)["accuracy"] for run in given))
     assert "left out: " in (Path("both") / "test" / "report.html").read_text()
